@@ -1,0 +1,53 @@
+"""Accelerators and their peak rates, kept as data in accelerators.yaml."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from kit.config import Config
+
+
+class Accelerator(Config):
+    """Peak dense rates in TFLOP/s by dtype; None where the device has no such units."""
+
+    match: str
+    memory_gib: float
+    fp32: float | None = None
+    fp16: float | None = None
+    bf16: float | None = None
+    fp8: float | None = None
+
+    def peak_flops_per_second(self, dtype: str) -> float | None:
+        """Returns the peak in FLOP/s for `fp32`, `fp16`, `bf16` or `fp8`."""
+        teraflops = getattr(self, dtype)
+        return None if teraflops is None else teraflops * 1e12
+
+
+@cache
+def accelerators() -> tuple[Accelerator, ...]:
+    """Returns the known accelerators."""
+    rows = YAML(typ="safe", pure=True).load(Path(__file__).with_name("accelerators.yaml"))
+    return tuple(Accelerator.model_validate(row) for row in rows)
+
+
+def accelerator(device_name: str) -> Accelerator | None:
+    """Returns the accelerator whose `match` is the longest found in a driver's device name, or None."""
+    fitting = [a for a in accelerators() if a.match in device_name]
+    return max(fitting, key=lambda a: len(a.match), default=None)
+
+
+def count_cuda_devices() -> int:
+    """Returns the number of NVIDIA devices that the driver lists; 0 where there is no driver. Needs no torch."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    try:
+        listing = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines()) if listing.returncode == 0 else 0

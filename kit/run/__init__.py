@@ -1,0 +1,1 @@
+"""The run directory: one folder a run, with its manifest, events, metrics, logs, checkpoints and artifacts."""

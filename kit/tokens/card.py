@@ -1,0 +1,115 @@
+"""The dataset card: what went into a set of shards, what was dropped and why, and fingerprints of everything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from kit.config import Config, parse
+from kit.errors import UserError
+from kit.files import atomic_write, require_file
+
+SCHEMA_VERSION = 1
+CARD_NAME = "card.json"
+
+
+class SplitCard(Config):
+    """One split's shard. `prefix` is relative to the card's folder; `text_bytes` is UTF-8 text without end tokens."""
+
+    prefix: str
+    documents: int
+    tokens: int
+    text_bytes: int
+    sha256_bin: str
+    sha256_idx: str
+
+
+class TokenizerCard(Config):
+    """The tokenizer the shards were made with. `file` is relative to the card's folder."""
+
+    kind: str
+    vocab_size: int
+    fingerprint: str
+    file: str
+    eod_id: int
+    pad_id: int
+    reserved: list[str] = []
+
+
+class Example(Config):
+    """A dropped document: enough to judge the rule that dropped it."""
+
+    id: str
+    url: str = ""
+    text: str
+
+
+class BlockCard(Config):
+    """What one block did. Bytes are UTF-8 text (raw record bytes before extraction)."""
+
+    name: str
+    documents_in: int
+    documents_out: int
+    bytes_in: int
+    bytes_out: int
+    seconds: float = 0.0
+    dropped: dict[str, int] = {}
+    examples: dict[str, list[Example]] = {}
+
+
+class LanguageCard(Config):
+    """Documents and bytes of one language after all blocks."""
+
+    documents: int
+    bytes: int
+
+
+class InputCard(Config):
+    """One input file, by the name the user gave."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class DatasetCard(Config):
+    """A set of shards and its origin."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    created_by: str
+    splits: dict[str, SplitCard]
+    tokenizer: TokenizerCard
+    blocks: list[BlockCard]
+    languages: dict[str, LanguageCard] = {}
+    inputs: list[InputCard] = []
+    records_corrupt: int = 0
+    config_digest: str
+    documents_in: int
+    documents_out: int
+    eod_per_document: bool = True
+
+
+def write_card(path: Path, card: DatasetCard) -> None:
+    """Writes a card, whole or not at all."""
+    atomic_write(path, json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_card(path: Path) -> DatasetCard:
+    """Reads a card.
+
+    Raises:
+        UserError: If it is missing, damaged, or of a later schema.
+    """
+    require_file(path, "a dataset card (card.json), as data_prep writes it beside its shards")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: {error}", expected="a JSON dataset card", action="run data_prep again") from None
+    if data.get("schema_version", 0) > SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema version {data['schema_version']}",
+            expected=f"at most {SCHEMA_VERSION}",
+            action="use the newer Slipway that made this dataset",
+        )
+    return parse(DatasetCard, data, str(path))
