@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import io
 import json
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,7 +87,9 @@ def apply_set(data: Mapping[str, Any], assignment: str) -> dict[str, Any]:
     key, equals, text = assignment.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UserError(f"--set {assignment!r}", expected="--set key=value or --set a.b=value", action="mend the argument")
+        raise UserError(
+            f"--set {assignment!r}", expected="--set key=value or --set a.b=value", action="mend the argument"
+        )
     try:
         value: Any = _yaml().load(text) if text.strip() else None
     except YAMLError as error:
@@ -171,7 +172,9 @@ def _as_user_error(model: type[pydantic.BaseModel], error: pydantic.ValidationEr
             action=_did_you_mean(str(location[-1]), known),
         )
     if fault["type"] == "missing":
-        return UserError(f"{source}: `{dotted}` is missing{others}", expected="a value for it", action=f"add `{dotted}`")
+        return UserError(
+            f"{source}: `{dotted}` is missing{others}", expected="a value for it", action=f"add `{dotted}`"
+        )
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return UserError(
         f"{source}: `{dotted}` is {fault['input']!r}{others}", expected=message, action=f"change `{dotted}`"
@@ -194,9 +197,9 @@ def _keys_at(model: type[pydantic.BaseModel], location: Sequence[Any]) -> list[s
 
 
 def _models_in(annotation: Any) -> list[type[pydantic.BaseModel]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, pydantic.BaseModel) else []
-    return [m for argument in typing.get_args(annotation) for m in _models_in(argument)]
+    if arguments := typing.get_args(annotation):
+        return [m for argument in arguments for m in _models_in(argument)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel) else []
 
 
 def to_data(config: pydantic.BaseModel | Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ CONVENTIONS: dict[str, Convention] = {
     ),
     "palm": Convention(
         _palm,
-        "6 x multiplied parameters (output matrix included) + 12 x layers x heads x head dim x sequence (full attention)",
+        "6 x multiplied parameters (output matrix included) + 12 x layers x heads x head dim x sequence length",
         "Chowdhery et al. 2022, appendix B",
     ),
     "megatron": Convention(
@@ -108,7 +108,9 @@ def flops_per_token(convention: str, shape: ModelShape) -> float:
     """
     if convention not in CONVENTIONS:
         raise UserError(
-            f"FLOPs convention {convention!r}", expected=f"one of: {', '.join(CONVENTIONS)}", action="choose one of them"
+            f"FLOPs convention {convention!r}",
+            expected=f"one of: {', '.join(CONVENTIONS)}",
+            action="choose one of them",
         )
     return CONVENTIONS[convention].per_token(shape)
 

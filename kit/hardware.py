@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -36,8 +37,8 @@ def accelerators() -> tuple[Accelerator, ...]:
 
 
 def accelerator(device_name: str) -> Accelerator | None:
-    """Returns the accelerator whose `match` is the longest found in a driver's device name, or None."""
-    fitting = [a for a in accelerators() if a.match in device_name]
+    """Returns the accelerator whose `match` is the longest found as whole words in a driver's device name, or None."""
+    fitting = [a for a in accelerators() if re.search(rf"\b{re.escape(a.match)}\b", device_name)]
     return max(fitting, key=lambda a: len(a.match), default=None)
 
 

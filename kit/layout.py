@@ -97,20 +97,29 @@ class Layout(Config):
         else:
             legal = [d for d in range(1, world_size + 1) if world_size % d == 0]
             nearest = min(legal, key=lambda d: (abs(d - self.tensor), d))
-            advice = f"use {self.world_size} processes, or a layout such as tensor {nearest} x data {world_size // nearest}"
+            advice = (
+                f"use {self.world_size} processes, or a layout such as tensor {nearest} x data {world_size // nearest}"
+            )
         raise UserError(
             f"layout {self.describe()} needs {self.world_size} processes, and there are {world_size}",
             expected="data x tensor x pipeline x context = the number of processes",
             action=advice,
         )
 
-    def check_model(self, *, layers: int, heads: int, kv_heads: int, hidden: int, ffn: int, sequence_length: int) -> None:
+    def check_model(
+        self, *, layers: int, heads: int, kv_heads: int, hidden: int, ffn: int, sequence_length: int
+    ) -> None:
         """Checks that a model can be cut this way.
 
         Raises:
             UserError: Naming the key and the nearest degrees that divide.
         """
-        for key, size in (("model.heads", heads), ("model.kv_heads", kv_heads), ("model.hidden", hidden), ("model.ffn", ffn)):
+        for key, size in (
+            ("model.heads", heads),
+            ("model.kv_heads", kv_heads),
+            ("model.hidden", hidden),
+            ("model.ffn", ffn),
+        ):
             _check_divides("layout.tensor", self.tensor, key, size)
         _check_divides("layout.pipeline x layout.interleave", self.pipeline * self.interleave, "model.layers", layers)
         if self.interleave > 1 and self.pipeline == 1:

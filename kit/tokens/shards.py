@@ -126,7 +126,9 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._file.closed:
             self._file.close()
         self._partial.unlink(missing_ok=True)
@@ -156,7 +158,9 @@ class Shard:
         self.pointers = np.frombuffer(index, "<i8", count, _HEADER.size + 4 * count)
         self._check_sizes()
         size = self.bin_path.stat().st_size // self.dtype.itemsize
-        self.tokens: np.ndarray = np.memmap(self.bin_path, self.dtype, "r", shape=(size,)) if size else np.zeros(0, self.dtype)
+        self.tokens: np.ndarray = (
+            np.memmap(self.bin_path, self.dtype, "r", shape=(size,)) if size else np.zeros(0, self.dtype)
+        )
 
     def _check_sizes(self) -> None:
         expected = int(self.lengths.astype(np.int64).sum()) * self.dtype.itemsize
