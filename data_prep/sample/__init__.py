@@ -1,0 +1,1 @@
+"""The embedded crawl sample: real documentation pages in a WARC, and the script that made it."""
