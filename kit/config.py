@@ -6,6 +6,9 @@ import difflib
 import hashlib
 import io
 import json
+import re
+import reprlib
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any, TypeVar
 
 import pydantic
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from kit.errors import UserError
@@ -29,9 +32,23 @@ class Config(pydantic.BaseModel):
 ConfigT = TypeVar("ConfigT", bound=pydantic.BaseModel)
 
 
+class _Constructor(SafeConstructor):
+    """Builds what YAML 1.2 knows; dates and `=` are tags of YAML 1.1 that the library still resolves."""
+
+
+for _tag in ("timestamp", "value"):
+    _Constructor.add_constructor(f"tag:yaml.org,2002:{_tag}", SafeConstructor.construct_yaml_str)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 200
+
+
 def _yaml() -> YAML:
     # The pure loader reads YAML 1.2: `3e-4` is a number, `no` a string, `12:30:00` a string; repeated keys are refused.
-    return YAML(typ="safe", pure=True)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    return yaml
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -161,23 +178,34 @@ def _as_user_error(model: type[pydantic.BaseModel], error: pydantic.ValidationEr
     faults = error.errors()
     # An unknown key often explains a missing one (a typo makes both), so it is the one worth saying.
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
-    location = tuple(part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-")))
-    dotted = ".".join(str(part) for part in location) or "(top)"
-    others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    written, known = _walk(model, fault["loc"])
+    dotted = ".".join(written) or "(top)"
+    # Every alternative of a union reports its own fault; to the reader they are one.
+    same = [f for f in faults if _walk(model, f["loc"])[0] == written]
+    others = f" (and {len(faults) - len(same)} more)" if len(faults) > len(same) else ""
     if fault["type"] == "extra_forbidden":
-        known = _keys_at(model, location[:-1])
         return UserError(
             f"{source}: unknown key `{dotted}`{others}",
             expected=f"one of: {', '.join(known)}" if known else "no further keys here",
-            action=_did_you_mean(str(location[-1]), known),
+            action=_did_you_mean(written[-1], known),
         )
     if fault["type"] == "missing":
         return UserError(
             f"{source}: `{dotted}` is missing{others}", expected="a value for it", action=f"add `{dotted}`"
         )
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    messages = " or ".join(f["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for f in same)
+    if isinstance(fault["input"], Mapping) and fault["type"] in ("value_error", "assertion_error"):
+        # A model's own check over several keys; the whole mapping would bury what it says.
+        place = f"`{dotted}`: " if written else ""
+        return UserError(
+            f"{source}: {place}{messages}{others}",
+            expected="values that fit together",
+            action="change one of the keys that it names",
+        )
     return UserError(
-        f"{source}: `{dotted}` is {fault['input']!r}{others}", expected=message, action=f"change `{dotted}`"
+        f"{source}: `{dotted}` is {_SHORT.repr(fault['input'])}{others}",
+        expected=messages,
+        action=f"change `{dotted}`",
     )
 
 
@@ -186,20 +214,53 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
     return f"did you mean `{close[0]}`?" if close else "remove the key, or see the keys with `slipway plan`"
 
 
-def _keys_at(model: type[pydantic.BaseModel], location: Sequence[Any]) -> list[str]:
-    candidates: list[type[pydantic.BaseModel]] = [model]
+def _walk(model: type[pydantic.BaseModel], location: Sequence[int | str]) -> tuple[list[str], list[str]]:
+    """Follows a location of pydantic's from a model downwards.
+
+    Returns:
+        The parts that a person wrote (pydantic also puts in which alternative of a union it tried), and the keys that
+        are known where the last part stands.
+    """
+    written: list[str] = []
+    here: list[Any] = [model]
+    above = here
     for part in location:
-        annotations = [c.model_fields[part].annotation for c in candidates if part in c.model_fields]
-        if annotations:
-            candidates = [m for a in annotations for m in _models_in(a)]
-        # A part that is no field is a list index, a mapping key or a union tag: the candidates stay.
-    return sorted({name for c in candidates for name in c.model_fields})
+        if len(here) > 1:
+            here = [a for a in here if _is_called(a, str(part))] or here
+            continue
+        written.append(str(part))
+        above, here = here, [a for alternative in here for a in _below(alternative, part)]
+    return written, sorted({name for a in above if _is_model(a) for name in a.model_fields})
 
 
-def _models_in(annotation: Any) -> list[type[pydantic.BaseModel]]:
-    if arguments := typing.get_args(annotation):
-        return [m for argument in arguments for m in _models_in(argument)]
-    return [annotation] if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel) else []
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
+
+
+def _is_called(alternative: Any, label: str) -> bool:
+    """Whether pydantic's label of a union's alternative (its name, or its tag) means this one."""
+    if not _is_model(alternative):
+        return False
+    tags = [tag for field in alternative.model_fields.values() for tag in typing.get_args(field.annotation)]
+    return label in tags or alternative.__name__ in re.split(r"\W+", label)
+
+
+def _below(annotation: Any, part: int | str) -> list[Any]:
+    """Returns the alternatives of what lies under a field, a mapping's key or a list's index."""
+    if _is_model(annotation):
+        field = annotation.model_fields.get(part)
+        return _alternatives(field.annotation) if field else []
+    # The last argument is the element of list[X] and the value of dict[str, X].
+    return [a for argument in typing.get_args(annotation)[-1:] for a in _alternatives(argument)]
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [a for argument in typing.get_args(annotation) for a in _alternatives(argument)]
+    return [] if annotation is type(None) else [annotation]
 
 
 def to_data(config: pydantic.BaseModel | Mapping[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kit.errors import RunFailure, UserError
 
@@ -94,6 +96,34 @@ def require_file(path: Path, what: str) -> Path:
         expected=f"{what}",
         action="check the path" if path.parent.is_dir() else f"check the path: its folder {path.parent} is missing too",
     )
+
+
+def read_record(path: Path, what: str, *, newest_schema: int) -> dict[str, Any]:
+    """Reads a JSON mapping that carries a `schema_version`.
+
+    Args:
+        path: The file.
+        what: What the file is, in words, for the error.
+        newest_schema: The highest version that this code understands.
+
+    Raises:
+        UserError: If the file is missing, damaged, or of a later schema.
+    """
+    require_file(path, what)
+    try:
+        data = json.loads(path.read_bytes())
+        version = int(data.get("schema_version", 0))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged: {error}", expected=what, action="copy it again, or make it again with a new run"
+        ) from None
+    if version > newest_schema:
+        raise UserError(
+            f"{path}: schema version {version}",
+            expected=f"at most {newest_schema}",
+            action="use the newer Slipway that wrote this file",
+        )
+    return dict(data)
 
 
 def _umask() -> int:

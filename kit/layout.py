@@ -137,7 +137,8 @@ class Layout(Config):
                 action="set layout.sequence=false, or layout.tensor=2 or more",
             )
         if self.sequence:
-            _check_divides("layout.tensor", self.tensor, "data.sequence_length", sequence_length)
+            degree = self.tensor * self.context
+            _check_divides("layout.tensor x layout.context", degree, "data.sequence_length", sequence_length)
 
 
 def _check_divides(name: str, degree: int, key: str, size: int) -> None:

@@ -86,7 +86,9 @@ class JsonlSink:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        # Closing writes what a failed write left behind, and on a full disk fails once more.
+        with disk_full_as_failure(self._path):
+            self._file.close()
 
     def __enter__(self) -> JsonlSink:
         return self
@@ -112,10 +114,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not Path(path).exists():
         return []
     records: dict[int, dict[str, Any]] = {}
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
             records[int(record["step"])] = record
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             continue
     return [records[step] for step in sorted(records)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from kit.errors import UserError
 
@@ -37,7 +38,8 @@ def parse_bytes(text: str | int) -> int:
             expected="a number and a unit, such as 512, 4 GiB or 250 MB",
             action="write the size with one of the units B, KiB, MiB, GiB, TiB, KB, MB, GB, TB",
         )
-    return int(float(match.group(1)) * _SCALE[unit])
+    # Decimal, because 2.01 * 1000 is 2009.99... in binary floating point.
+    return int(Decimal(match.group(1)) * _SCALE[unit])
 
 
 def format_count(count: float) -> str:

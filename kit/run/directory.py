@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from datetime import UTC, datetime
@@ -31,13 +32,14 @@ class RunDirectory:
         """Makes a new run directory under a root.
 
         Raises:
+            UserError: If the root cannot be a folder, or may not be written to.
             RunFailure: If the disk is full.
         """
         root = Path(root)
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "run"
         with disk_full_as_failure(root):
-            root.mkdir(parents=True, exist_ok=True)
+            _make_folder_of_runs(root)
             while True:
                 path = root / f"{stamp}-{stage}-{safe}-{secrets.token_hex(2)}"
                 try:
@@ -57,7 +59,9 @@ class RunDirectory:
             UserError: If there is none at the path.
         """
         path = Path(path)
-        if not (path / "manifest.json").is_file() and not _ID.fullmatch(path.resolve().name):
+        # A run that is being made has its name before its manifest.
+        named = path.is_dir() and _ID.fullmatch(path.resolve().name)
+        if not named and not (path / "manifest.json").is_file():
             raise UserError(
                 f"no run directory at {path}",
                 expected="a folder with a manifest.json",
@@ -127,6 +131,20 @@ class RunDirectory:
     def config(self) -> dict[str, Any]:
         """Reads the resolved configuration as plain data."""
         return read_yaml(self.config_path)
+
+
+def _make_folder_of_runs(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(root, os.W_OK | os.X_OK) else "you may not write there"
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        reason = f"{error.strerror}: {error.filename}"
+    if reason:
+        raise UserError(
+            f"no run can be made in {root}: {reason}",
+            expected="a folder for runs that you may write to",
+            action="choose another one with --runs DIR",
+        )
 
 
 def list_runs(root: Path) -> list[RunDirectory]:

@@ -36,29 +36,37 @@ _STATE_AFTER = {
 
 
 def append_event(run: RunDirectory, kind: str, **details: Any) -> None:
-    """Appends one event as one JSON line; safe for several processes at once.
+    """Appends one event as one JSON line, in one write; safe for several processes at once.
 
     Raises:
         RunFailure: If the disk is full.
     """
-    line = json.dumps({"time": now(), "event": kind, **details}, ensure_ascii=False) + "\n"
+    line = json.dumps({"time": now(), "event": kind, **details}, ensure_ascii=False).encode() + b"\n"
     with disk_full_as_failure(run.events_path):
-        handle = os.open(run.events_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = os.open(run.events_path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(handle, line.encode())
+            size = os.fstat(handle).st_size
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                # The last writer was cut off in the middle of a line: keep its rest from swallowing this event.
+                # (Where another process is just writing, this makes an empty line, which readers skip.)
+                line = b"\n" + line
+            while line:
+                # A disk that is nearly full takes a part of the line; only the next write says so.
+                line = line[os.write(handle, line) :]
         finally:
             os.close(handle)
 
 
 def read_events(run: RunDirectory) -> list[dict[str, Any]]:
-    """Returns the events so far; a last line that was cut off is left out."""
+    """Returns the events so far; a line that was cut off is left out."""
     if not run.events_path.exists():
         return []
     events = []
-    for line in run.events_path.read_text(encoding="utf-8").splitlines():
+    # Bytes, and split at line feeds only: a cut can go through a character, and a text may hold a U+2028.
+    for line in run.events_path.read_bytes().split(b"\n"):
         try:
             events.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:
             continue
     return events
 

@@ -6,8 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kit.config import Config, parse
-from kit.errors import UserError
-from kit.files import atomic_write, require_file
+from kit.files import atomic_write, read_record
 
 if TYPE_CHECKING:
     from kit.run.directory import RunDirectory
@@ -72,15 +71,6 @@ def read_manifest(run: RunDirectory) -> Manifest:
     Raises:
         UserError: If it is missing, damaged, or of a later schema.
     """
-    path = require_file(run.manifest_path, "the manifest of a run directory")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: {error}", expected="a JSON manifest", action="start the run again") from None
-    if data.get("schema_version", 0) > SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: schema version {data['schema_version']}",
-            expected=f"at most {SCHEMA_VERSION}",
-            action="use the newer Slipway that made this run",
-        )
+    path = run.manifest_path
+    data = read_record(path, "the JSON manifest of a run directory", newest_schema=SCHEMA_VERSION)
     return parse(Manifest, data, str(path))

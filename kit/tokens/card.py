@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 from kit.config import Config, parse
-from kit.errors import UserError
-from kit.files import atomic_write, require_file
+from kit.files import atomic_write, read_record
 
 SCHEMA_VERSION = 1
 CARD_NAME = "card.json"
@@ -101,15 +100,5 @@ def read_card(path: Path) -> DatasetCard:
     Raises:
         UserError: If it is missing, damaged, or of a later schema.
     """
-    require_file(path, "a dataset card (card.json), as data_prep writes it beside its shards")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: {error}", expected="a JSON dataset card", action="run data_prep again") from None
-    if data.get("schema_version", 0) > SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: schema version {data['schema_version']}",
-            expected=f"at most {SCHEMA_VERSION}",
-            action="use the newer Slipway that made this dataset",
-        )
-    return parse(DatasetCard, data, str(path))
+    what = "a dataset card (card.json), as data_prep writes it beside its shards"
+    return parse(DatasetCard, read_record(path, what, newest_schema=SCHEMA_VERSION), str(path))

@@ -129,9 +129,11 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._file.closed:
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
+        try:
+            with disk_full_as_failure(self._partial):
+                self._file.close()
+        finally:
+            self._partial.unlink(missing_ok=True)
 
 
 class Shard:
