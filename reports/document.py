@@ -1,0 +1,167 @@
+"""What a report consists of, independent of how it is written: sections of paragraphs, tables, figures and text.
+
+The sections are built once and rendered by reports/html.py and reports/markdown.py; tables also become CSV files.
+Every string here is plain text, never markup: escaping is the renderers' business.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+NOT_MEASURED = "not measured"
+HALF_WIDTH_COLUMNS = 4  # a table of up to so many columns needs only half the page
+
+Cell = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One headline number. `before`, where given, is shown as "before → value"."""
+
+    label: str
+    value: str
+    note: str = ""
+    before: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column: `key` heads it in CSV (units in the key), `label` in print; `show` formats a present value.
+
+    A column without a label is only in the CSV.
+    """
+
+    key: str
+    label: str = ""
+    show: Callable[[Cell], str] = str
+    numeric: bool = False
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of raw values in the order of the columns. A None is printed as `absent`, and left empty in the CSV.
+
+    `brief` False keeps a long table out of the Markdown report; the CSV file has it in any case.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    absent: str = NOT_MEASURED
+    brief: bool = True
+    collapsed: bool = False
+    kind: str = field(default="table", init=False)
+
+    def heads(self) -> list[Column]:
+        """The columns that are printed."""
+        return [column for column in self.columns if column.label]
+
+    def shown(self) -> list[list[str]]:
+        """The rows as printed text, one cell for each of `heads()`."""
+        return [
+            [
+                self.absent if cell is None else column.show(cell)
+                for column, cell in zip(self.columns, row, strict=True)
+                if column.label
+            ]
+            for row in self.rows
+        ]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An SVG figure. `title` states what is seen; `svg` is trusted markup drawn by reports/figures."""
+
+    name: str
+    title: str
+    svg: str
+    caption: str = ""
+    kind: str = field(default="figure", init=False)
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Plain prose. `tone` is "" or "notice" (something the reader must not miss)."""
+
+    text: str
+    tone: str = ""
+    kind: str = field(default="paragraph", init=False)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Preformatted text: commands, configuration. Collapsed ones are opened by a click, and left out of Markdown."""
+
+    title: str
+    text: str
+    collapsed: bool = False
+    kind: str = field(default="listing", init=False)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A piece of somebody's text (a dropped document, a generated sample) with where it is from."""
+
+    source: str
+    text: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Excerpts:
+    """Excerpts under one heading; the text comes from the open web or from a model and is never trusted."""
+
+    title: str
+    items: Sequence[Excerpt]
+    collapsed: bool = False
+    kind: str = field(default="excerpts", init=False)
+
+
+Block = Table | Figure | Paragraph | Listing | Excerpts
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the report; `id` is its anchor."""
+
+    id: str
+    title: str
+    lead: str
+    blocks: Sequence[Block]
+
+    def rows_of_blocks(self) -> list[list[Block]]:
+        """The blocks, with neighbours of half width put together so that they can stand side by side."""
+        rows: list[list[Block]] = []
+        for block in self.blocks:
+            if _half_width(block) and rows and _half_width(rows[-1][0]):
+                rows[-1].append(block)
+            else:
+                rows.append([block])
+        return rows
+
+
+def _half_width(block: Block) -> bool:
+    return isinstance(block, Figure) or (
+        isinstance(block, Table) and not block.collapsed and len(block.heads()) <= HALF_WIDTH_COLUMNS
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report, ready to be rendered."""
+
+    title: str
+    subtitle: str
+    state: str
+    cards: Sequence[Card]
+    sections: Sequence[Section]
+
+    def tables(self) -> list[Table]:
+        """Every table of every section."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Table)]
+
+    def figures(self) -> list[Figure]:
+        """Every figure of every section."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Figure)]

@@ -1,0 +1,1 @@
+"""The page of a report and its style: data files, read by reports/html.py."""
