@@ -7,7 +7,7 @@ CRAWL ?=
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo report test test-fast check format bench-data bench-pretrain clean clean-runs kit data_prep recipes launch reports infra docs tests benchmarks
+.PHONY: help setup demo report test test-fast check format bench-pretrain clean clean-runs kit data_prep recipes launch reports infra docs tests benchmarks
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*?## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-zA-Z_-]*:.*?## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -54,10 +54,11 @@ def check_python() -> None:
 
 def check_compiler() -> None:
     """Checks that a C++17 compiler with OpenMP and Python's headers are there, by compiling a few lines."""
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise SetupError(
-            "no C++ compiler (tried $CXX, c++, g++, clang++)",
+            f"no C++ compiler (looked for {', '.join(names)})",
             "one: DeepSpeed's operators are compiled once during set-up",
             "Debian and Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install",
         )
@@ -67,7 +68,7 @@ def check_compiler() -> None:
         command = [compiler, "-std=c++17", "-fopenmp", str(source), "-o", str(Path(folder, "try"))]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        first = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:200])
+        first = next((line for line in result.stderr.splitlines() if "error" in line), "") or "it printed nothing"
         raise SetupError(
             f"{compiler} could not compile a few lines of C++17 with OpenMP: {first}",
             "a working C++ compiler with its standard library and OpenMP",

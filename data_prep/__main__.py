@@ -1,0 +1,95 @@
+"""`python -m data_prep RUN_DIR`: one process, which forks its own workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import traceback
+from pathlib import Path
+
+import psutil
+
+from data_prep.config import DataPrepConfig
+from data_prep.processes import StopRequest, listen_for_stop
+from kit.config import parse
+from kit.errors import SlipwayError
+from kit.files import atomic_write
+from kit.run.directory import RunDirectory
+from kit.run.events import append_event
+
+_RANK = "rank-00000"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the stage in a run directory.
+
+    Returns:
+        0 if the run finished or stopped on request, 2 after a UserError, 1 after any other error.
+    """
+    if len(arguments) != 1:
+        print("usage: python -m data_prep RUN_DIR", file=sys.stderr)
+        return 2
+    try:
+        run = RunDirectory.open(Path(arguments[0]))
+    except SlipwayError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    listen_for_stop()
+    try:
+        _own_log(run)
+        return _stage(run)
+    except StopRequest:
+        append_event(run, "stopped")
+        return 0
+    except SlipwayError as error:
+        traceback.print_exc()
+        _report_failure(run, error.parts())
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        _report_failure(run, _parts(error, run))
+        return 1
+
+
+def _stage(run: RunDirectory) -> int:
+    append_event(run, "started")
+    config = parse(DataPrepConfig, run.config(), str(run.config_path))
+    from data_prep import pipeline  # after the check of the recipe: loading the libraries takes seconds
+
+    pipeline.run(config, run)
+    append_event(run, "finished")
+    return 0
+
+
+def _own_log(run: RunDirectory) -> None:
+    """Send everything that this process and its workers print to the rank's log, and say who this process is."""
+    run.logs.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    log = os.open(run.logs / f"{_RANK}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    me = psutil.Process()
+    record = {"pid": me.pid, "start_time": me.create_time(), "host": platform.node()}
+    atomic_write(run.processes / f"{_RANK}.json", json.dumps(record) + "\n")
+
+
+def _parts(error: Exception, run: RunDirectory) -> dict[str, str]:
+    return {
+        "found": f"{type(error).__name__}: {error}",
+        "expected": "no error here: this is not one that the kit foresees",
+        "action": f"see the traceback in {run.logs / (_RANK + '.log')}; `slipway resume` goes on where it ended",
+    }
+
+
+def _report_failure(run: RunDirectory, parts: dict[str, str]) -> None:
+    try:
+        append_event(run, "failed", **parts)
+    except SlipwayError:  # the disk that is full may be the run's own
+        print("Found: {found}\nExpected: {expected}\nDo: {action}".format(**parts), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The blocks of the data pipeline, one idea a file; each is a datatrove PipelineStep."""

@@ -1,0 +1,60 @@
+"""Every stage that can be launched: its configuration model, the module that runs it, and how it runs."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from kit.config import Config
+from kit.errors import UserError
+from recipes.stages import STAGES as RECIPE_STAGES
+
+
+class LaunchStage(NamedTuple):
+    """How a stage is launched.
+
+    Attributes:
+        config: its configuration model, written `module:attribute`.
+        module: what `python -m` runs with the run directory as its argument.
+        parallel: whether torchrun starts it, one process a rank; else it is one process that may fork its own workers.
+        inputs: the dotted key of the list of its input files, which belong to the key of a run; empty: only parents.
+        checkpoints: whether going on after a stop needs a checkpoint; else the stage skips what it finds finished.
+    """
+
+    config: str
+    module: str
+    parallel: bool
+    inputs: str = ""
+    checkpoints: bool = True
+
+
+STAGES: dict[str, LaunchStage] = {
+    "data_prep": LaunchStage(
+        "data_prep.config:DataPrepConfig", "data_prep", parallel=False, inputs="input.paths", checkpoints=False
+    ),
+    **{name: LaunchStage(stage.config, "recipes", parallel=True) for name, stage in RECIPE_STAGES.items()},
+}
+
+
+def stage_called(name: Any, source: str) -> LaunchStage:
+    """The stage with a name.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    if name in STAGES:
+        return STAGES[name]
+    near = difflib.get_close_matches(str(name), STAGES, n=1, cutoff=0.5)
+    raise UserError(
+        f"{source}: `stage` is {name!r}" if name is not None else f"{source}: `stage` is missing",
+        expected=f"one of: {', '.join(STAGES)}",
+        action=f"did you mean `{near[0]}`?" if near else "write one of them",
+    )
+
+
+def config_model(stage: LaunchStage) -> type[Config]:
+    """The configuration model of a stage; imports only its torch-free config module."""
+    module, attribute = stage.config.split(":")
+    model: type[Config] = getattr(import_module(module), attribute)
+    return model

@@ -1,0 +1,58 @@
+"""`slipway run`: one recipe, from its parents to its end."""
+
+from __future__ import annotations
+
+import argparse
+
+from kit.run.directory import RunDirectory
+from launch.console import Console
+from launch.origin import MissingParent, find_parent, run_key
+from launch.plan import Plan, make_plan
+from launch.prepare import prepare
+from launch.supervise import execute as execute_run
+from launch.supervise import result_of
+from launch.verbs.arguments import Answer, add_recipe_arguments, parent_references
+
+HELP = "run one recipe, with a live progress line; Ctrl-C stops it cleanly"
+EXAMPLES = """examples:
+  slipway run data_prep/demo
+  slipway run pretrain/demo --with-parents
+  slipway run pretrain/demo --set budget.steps=50 --parent data=last:data_prep
+  slipway run pretrain/demo --target-set threads_per_process=2"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--with-parents", action="store_true", help="first run the recipes of parents that are missing")
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> Answer:
+    """Run the recipe, and its missing parents first where that was asked for."""
+    plan = make_plan(arguments.recipe, arguments.on, arguments.set, parent_references(arguments), arguments.target_set)
+    code, run = _run_plan(plan, arguments, console)
+    return Answer(code, result_of(run, code))
+
+
+def _run_plan(plan: Plan, arguments: argparse.Namespace, console: Console) -> tuple[int, RunDirectory]:
+    """Run a plan after its parents. Returns the exit code, and the run that it belongs to: the last one begun."""
+    parents: dict[str, RunDirectory] = {}
+    for name, reference in plan.parents.items():
+        try:
+            parents[name] = find_parent(arguments.runs, name, reference, plan.recipe)
+        except MissingParent as missing:
+            if not arguments.with_parents or missing.recipe is None:
+                raise
+            console.say(f"Parent `{name}` is missing: making it with {missing.recipe} first.")
+            code, parents[name] = _run_plan(make_plan(missing.recipe, arguments.on), arguments, console)
+            if code:
+                return code, parents[name]
+    key = run_key(plan, {name: run.manifest().key for name, run in parents.items()})
+    run = prepare(plan, arguments.runs, parents, key)
+    _announce(run, parents, console)
+    return execute_run(run, console, debug=arguments.debug), run
+
+
+def _announce(run: RunDirectory, parents: dict[str, RunDirectory], console: Console) -> None:
+    origin = "".join(f", {name} from {parent.id}" for name, parent in parents.items())
+    console.say(f"Run {run.id}{origin}")

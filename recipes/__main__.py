@@ -1,0 +1,136 @@
+"""`python -m recipes RUN_DIR`: one rank of a stage. torchrun starts one for every process of the job."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+# Before anything imports torch or transformers: no compiler on the CPU path, no network, no telemetry.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu" if not os.path.exists("/dev/nvidiactl") else "cuda")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import psutil
+
+from kit.config import parse
+from kit.errors import SlipwayError, UserError
+from kit.files import atomic_write
+from kit.run.directory import RunDirectory
+from kit.run.events import append_event
+from recipes.stages import STAGES, load_object
+from recipes.stop import STOP, Stopped
+
+UNEXPECTED_EXIT_CODE = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the stage that the run directory's configuration names; returns the exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m recipes RUN_DIR", file=sys.stderr)
+        return UserError.exit_code
+    run = RunDirectory.open(Path(arguments[0]))
+    rank = int(os.environ.get("RANK", "0"))
+    _redirect_output(run, rank)
+    _write_process(run, rank)
+    STOP.listen()
+    warnings.filterwarnings("ignore", module=r"megatron|torch")
+    try:
+        _run_stage(run, rank)
+    except Stopped:
+        _final_event(run, rank, "stopped")
+        return 0
+    except Exception as error:
+        return _fail(run, rank, error)
+    _final_event(run, rank, "finished")
+    return 0
+
+
+def _run_stage(run: RunDirectory, rank: int) -> None:
+    data = run.config()
+    stage = STAGES.get(str(data.get("stage")))
+    if stage is None:
+        raise UserError(
+            f"{run.config_path}: stage {data.get('stage')!r}",
+            expected=f"one of: {', '.join(STAGES)}",
+            action="start the run with `slipway run RECIPE`",
+        )
+    config = parse(load_object(stage.config), data, str(run.config_path))
+    if rank == 0:
+        append_event(run, "started", world_size=int(os.environ.get("WORLD_SIZE", "1")))
+    function = load_object(stage.run)
+    try:
+        function(config, run)
+    finally:
+        load_object("recipes.distributed.processes:leave")()
+
+
+def _redirect_output(run: RunDirectory, rank: int) -> None:
+    run.logs.mkdir(exist_ok=True)
+    log = os.open(run.logs / f"rank-{rank:05d}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _write_process(run: RunDirectory, rank: int) -> None:
+    me = psutil.Process()
+    content = {"pid": me.pid, "start_time": me.create_time(), "host": platform.node()}
+    atomic_write(run.path / "processes" / f"rank-{rank:05d}.json", json.dumps(content) + "\n")
+
+
+def _final_event(run: RunDirectory, rank: int, kind: str) -> None:
+    if rank == 0:
+        append_event(run, kind)
+
+
+def _fail(run: RunDirectory, rank: int, error: Exception) -> int:
+    traceback.print_exc()
+    sys.stderr.flush()
+    ours = isinstance(error, SlipwayError)
+    if not ours and rank != 0:
+        # Most often the echo of another rank's failure; whoever failed first should be heard.
+        time.sleep(1.0)
+    code = error.exit_code if isinstance(error, SlipwayError) else UNEXPECTED_EXIT_CODE
+    if _first_to_fail(run):
+        # torchrun ends with 1 whatever its ranks ended with, so the code goes into the event too.
+        append_event(run, "failed", rank=rank, exit_code=code, **_parts(run, rank, error))
+    return code
+
+
+def _parts(run: RunDirectory, rank: int, error: Exception) -> dict[str, str]:
+    if isinstance(error, SlipwayError):
+        return error.parts()
+    return {
+        "found": f"rank {rank}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else '(no words)'}",
+        "expected": "a stage that finishes",
+        "action": f"see {run.logs / f'rank-{rank:05d}.log'}, mend the reason, then `slipway resume {run.id}`",
+    }
+
+
+def _first_to_fail(run: RunDirectory) -> bool:
+    """Whether no other rank of this attempt has written its failure yet."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    mark = run.path / "processes" / f"failure-{os.getppid()}-{attempt}"
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    except OSError:
+        # A full disk mustn't hide the failure that it caused.
+        return True
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

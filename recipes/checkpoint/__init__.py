@@ -1,0 +1,1 @@
+"""Training checkpoints that are complete or absent."""

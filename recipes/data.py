@@ -1,0 +1,83 @@
+"""Which tokens every step sees: a pure function of (seed, step), the same for every layout and after every restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kit.errors import UserError
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The part of a step's samples that one data rank trains on.
+
+    tokens and labels are [samples, sequence_length]; labels are the tokens one place to the right. Every label counts.
+    """
+
+    step: int
+    tokens: Ids
+    labels: Ids
+
+
+@dataclass(frozen=True)
+class SampleStream:
+    """A split's flat tokens cut into samples of sequence_length + 1 tokens, sequence_length apart."""
+
+    tokens: npt.NDArray[np.generic]
+    sequence_length: int
+    seed: int
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self) < 1:
+            raise UserError(
+                f"a split of {len(self.tokens)} tokens, which holds no sample of {self.sequence_length} + 1 tokens",
+                expected=f"at least {self.sequence_length + 1} tokens in every split",
+                action="prepare more text, or set data.sequence_length lower",
+            )
+
+    def __len__(self) -> int:
+        """Samples in one epoch."""
+        return (len(self.tokens) - 1) // self.sequence_length
+
+    def epoch_order(self, epoch: int) -> Ids:
+        """The order of the samples in an epoch, from a generator seeded by (seed, epoch)."""
+        if not self.shuffle:
+            return np.arange(len(self), dtype=np.int64)
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch))))
+        return generator.permutation(len(self)).astype(np.int64)
+
+    def sample_numbers(self, start: int, stop: int) -> Ids:
+        """Which samples stand at the places start..stop-1 of the endless sequence of epochs."""
+        places = np.arange(start, stop, dtype=np.int64)
+        epochs, offsets = np.divmod(places, len(self))
+        numbers = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            numbers[here] = self.epoch_order(int(epoch))[offsets[here]]
+        return numbers
+
+    def batch(self, step: int, start: int, stop: int) -> Batch:
+        """The samples at the places start..stop-1."""
+        first = self.sample_numbers(start, stop)[:, None] * self.sequence_length
+        windows = np.asarray(self.tokens[first + np.arange(self.sequence_length + 1)]).astype(np.int64)
+        return Batch(step, windows[:, :-1], windows[:, 1:])
+
+
+def batches(
+    stream: SampleStream, steps: range, global_batch: int, data_rank: int = 0, data_degree: int = 1
+) -> Iterator[Batch]:
+    """A data rank's batch of every step (steps count from 1).
+
+    Step t holds the samples at places [(t-1) B, t B); data rank r takes the r-th of data_degree equal slices.
+    """
+    share = global_batch // data_degree
+    for step in steps:
+        start = (step - 1) * global_batch + data_rank * share
+        yield stream.batch(step, start, start + share)

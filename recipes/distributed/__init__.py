@@ -1,0 +1,1 @@
+"""Processes, devices, process groups, seeds and the measured peak of the job."""

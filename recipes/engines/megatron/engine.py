@@ -1,0 +1,216 @@
+"""The megatron-core engine: tensor, pipeline, data and context parallelism around one GPT model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from kit.layout import Coordinates
+from recipes.data import Batch, Ids
+from recipes.distributed.processes import Processes
+from recipes.engines.megatron import cpu_shim
+
+cpu_shim.install()
+
+from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
+
+from recipes.engines.megatron import build, state  # noqa: E402
+from recipes.engines.megatron.layers import unzigzag, zigzag  # noqa: E402
+from recipes.engines.megatron.weights import chunk_rules, export_order  # noqa: E402
+from recipes.engines.protocol import StepResult  # noqa: E402
+from recipes.model.config import ModelConfig  # noqa: E402
+from recipes.pretrain.config import PretrainConfig  # noqa: E402
+
+Feed = Iterator[dict[str, torch.Tensor]]
+
+
+class MegatronEngine:
+    """See `recipes.engines.protocol.Engine`."""
+
+    name = "megatron"
+
+    def __init__(self, config: PretrainConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> None:
+        build.check(config, model)
+        self._processes, self._model, self._layout = processes, model, config.layout
+        self._place = config.layout.coordinates(processes.rank)
+        self.data_rank, self.data_degree = self._place.data, config.layout.data
+        self._micro, self._length = config.data.micro_batch_samples, config.data.sequence_length
+        self._groups = build.build_groups(config.layout, config.seed)
+        translated = build.transformer_config(config, model, dtype)
+        self._chunks = build.build_chunks(config, model, translated, self._groups, processes)
+        layers = model.layers // (config.layout.pipeline * config.layout.interleave)
+        self._rules = [
+            chunk_rules(model, chunk, (number * config.layout.pipeline + self._place.pipeline) * layers)
+            for number, chunk in enumerate(self._chunks)
+        ]
+        self._wrapped = build.wrap(self._chunks, translated, config.optimizer.distributed, self._groups)
+        self._optimizer = build.build_optimizer(config.optimizer, translated, self._wrapped)
+        self._schedule = get_forward_backward_func()
+
+    @torch.no_grad()
+    def load_weights(self, whole: Callable[[str], torch.Tensor]) -> None:
+        """Cuts this rank's slice out of every tensor it holds a part of."""
+        for chunk, rules in zip(self._chunks, self._rules, strict=True):
+            for name, parameter in chunk.named_parameters():
+                rule = rules[name]
+                slices = rule.split([whole(canonical) for canonical in rule.canonical], self._layout.tensor)
+                parameter.copy_(slices[self._place.tensor])
+        self._optimizer.reload_model_params()
+
+    @torch.no_grad()
+    def stream_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Gathers over the tensor axis on the stage that holds the tensor, then sends to rank 0."""
+        shapes = self._model.tensor_shapes()
+        owned = {
+            rule.canonical: (parameter, rule)
+            for chunk, rules in zip(self._chunks, self._rules, strict=True)
+            for (name, parameter), rule in zip(chunk.named_parameters(), rules.values(), strict=True)
+        }
+        for names, stage in export_order(self._model, self._layout.pipeline, self._layout.interleave):
+            source = self._layout.rank_of(Coordinates(data=0, tensor=0, pipeline=stage, context=0))
+            whole: list[torch.Tensor] = []
+            if (self._place.pipeline, self._place.data, self._place.context) == (stage, 0, 0):
+                parameter, rule = owned[names]
+                whole = [t.float().contiguous() for t in rule.join(self._gather(parameter.detach(), self._groups.tp))]
+            for number, name in enumerate(names):
+                mine = whole[number] if whole else torch.empty(0)
+                yield name, self._bring(mine, source, shapes[name])
+
+    def train_step(self, batch: Batch, learning_rate: float) -> StepResult:
+        """Forward and backward over all micro-batches, gradient reduction, clipping, AdamW."""
+        for wrapped in self._wrapped:
+            wrapped.train()
+            wrapped.zero_grad_buffer()
+        self._optimizer.zero_grad()
+        sums = self._run([batch], self._micro, forward_only=False)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        with cpu_shim.cuda_names():
+            _, norm, _ = self._optimizer.step()
+        return StepResult(self._mean(sums), float(norm))
+
+    @torch.no_grad()
+    def mean_loss(self, batches: Sequence[Batch]) -> float:
+        """Forward only."""
+        for wrapped in self._wrapped:
+            wrapped.eval()
+        samples = sum(len(batch.tokens) for batch in batches)
+        micro = math.gcd(self._micro, samples)
+        if self._layout.interleave > 1:
+            # Interleaved chunks go round the stages, so micro-batches come in multiples of the stages.
+            micro = math.gcd(micro, max(1, samples // self._layout.pipeline))
+        return self._mean(self._run(batches, micro, forward_only=True))
+
+    @torch.no_grad()
+    def logits(self, tokens: Ids) -> torch.Tensor | None:
+        """Forward only on the first data rank's replica's last stage; the pieces go to rank 0."""
+        for wrapped in self._wrapped:
+            wrapped.eval()
+        batch = Batch(0, tokens, tokens)
+        pieces = self._run([batch], 1, forward_only=True, collect_logits=True)
+        last, shape = self._layout.pipeline - 1, (*tokens.shape, self._model.vocab_size)
+        source = self._layout.rank_of(Coordinates(data=0, tensor=0, pipeline=last, context=0))
+        whole = torch.empty(0)
+        if (self._place.pipeline, self._place.data) == (last, 0):
+            columns = torch.cat(self._gather(torch.cat(pieces).float(), self._groups.tp), dim=-1)
+            whole = unzigzag(self._gather(columns, self._groups.cp), dim=1) if self._layout.context > 1 else columns
+        answer = self._bring(whole.contiguous(), source, shape)
+        return answer if self._processes.first else None
+
+    def save_state(self, folder: Path) -> None:
+        """Megatron's sharded checkpoint."""
+        state.save(folder, self._chunks, self._optimizer)
+
+    def load_state(self, folder: Path) -> None:
+        """Megatron's sharded checkpoint."""
+        state.load(folder, self._chunks, self._optimizer)
+
+    def _run(
+        self, batches: Sequence[Batch], micro: int, *, forward_only: bool, collect_logits: bool = False
+    ) -> list[torch.Tensor]:
+        """Megatron's schedule over the batches; what the last stage collects, one entry a micro-batch."""
+        count = sum(len(batch.tokens) for batch in batches) // micro
+        feeds = [self._feed(batches, micro) for _ in self._wrapped]
+        single = len(self._wrapped) == 1
+        with cpu_shim.cuda_names():
+            collected = self._schedule(
+                forward_step_func=_forward_logits if collect_logits else _forward_loss,
+                data_iterator=feeds[0] if single else feeds,
+                model=self._wrapped[0] if single else self._wrapped,
+                num_microbatches=count,
+                seq_length=self._length,
+                micro_batch_size=micro,
+                forward_only=forward_only,
+                collect_non_loss_data=collect_logits,
+            )
+        return list(collected)
+
+    def _feed(self, batches: Sequence[Batch], micro: int) -> Feed:
+        tokens = np.concatenate([batch.tokens for batch in batches])
+        labels = np.concatenate([batch.labels for batch in batches])
+        positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+        for start in range(0, len(tokens), micro):
+            piece = slice(start, start + micro)
+            yield {
+                "tokens": self._share(tokens[piece]),
+                "labels": self._share(labels[piece]),
+                "positions": self._share(positions[piece]),
+            }
+
+    def _share(self, ids: Ids) -> torch.Tensor:
+        whole = torch.from_numpy(np.array(ids)).to(self._processes.device)
+        if self._layout.context == 1:
+            return whole
+        return zigzag(whole, 1, self._layout.context, self._place.context)
+
+    def _mean(self, sums: list[torch.Tensor]) -> float:
+        """Adds [loss sum, tokens] over micro-batches and ranks; every tensor rank has the same, so only one counts."""
+        total = torch.zeros(2, dtype=torch.float64, device=self._processes.device)
+        if self._place.pipeline == self._layout.pipeline - 1 and self._place.tensor == 0:
+            total += torch.stack(sums).double().sum(dim=0)
+        dist.all_reduce(total)
+        return float(total[0] / total[1])
+
+    @staticmethod
+    def _gather(piece: torch.Tensor, group: dist.ProcessGroup) -> list[torch.Tensor]:
+        pieces = [torch.empty_like(piece) for _ in range(group.size())]
+        dist.all_gather(pieces, piece.contiguous(), group=group)
+        return pieces
+
+    def _bring(self, whole: torch.Tensor, source: int, shape: tuple[int, ...]) -> torch.Tensor:
+        """Moves a tensor from the rank that has it to rank 0's CPU; other ranks get an empty one."""
+        rank = self._processes.rank
+        if rank == source and rank != 0:
+            dist.send(whole, 0)
+        elif rank == 0 and source != 0:
+            whole = torch.empty(shape, device=self._processes.device)
+            dist.recv(whole, source)
+        return whole.cpu() if rank == 0 else torch.empty(0)
+
+
+def _forward_loss(feed: Feed, chunk: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
+    piece = next(feed)
+    output = chunk(piece["tokens"], piece["positions"], None, labels=piece["labels"])
+    return output, _loss
+
+
+def _loss(losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """losses [micro batch, length] -> their sum, how many, and both for the report."""
+    total = losses.float().sum()
+    count = torch.tensor(losses.numel(), dtype=torch.int, device=losses.device)
+    return total, count, torch.stack((total.detach(), count.float()))
+
+
+def _forward_logits(feed: Feed, chunk: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
+    piece = next(feed)
+    return chunk(piece["tokens"], piece["positions"], None), _keep
+
+
+def _keep(logits: torch.Tensor, non_loss_data: bool) -> torch.Tensor:
+    return logits

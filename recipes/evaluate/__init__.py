@@ -1,0 +1,1 @@
+"""The stage that measures an exported model on held-out text."""

@@ -1,0 +1,135 @@
+"""The one training loop: a generator of step records. It knows no engine, no file and no stage."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kit.errors import RunFailure
+from kit.metrics import StepRecord
+from recipes.data import Batch
+from recipes.engines.protocol import Engine
+from recipes.schedule import ScheduleConfig, learning_rate
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What turns tokens per second into model FLOP/s and MFU, both of the whole job."""
+
+    flops_per_token: float
+    peak_flops_per_second: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long and how fast to train.
+
+    Attributes:
+        first_step: The next step to do, from 1; more after a resume.
+        steps: The last step.
+        global_batch_samples, global_batch_tokens: What one step of the whole job consumes.
+        highest_rate: Learning rate at the end of warm-up.
+        schedule: Its course.
+        validate_every, checkpoint_every: In steps; None for never.
+    """
+
+    first_step: int
+    steps: int
+    global_batch_samples: int
+    global_batch_tokens: int
+    highest_rate: float
+    schedule: ScheduleConfig
+    validate_every: int | None
+    checkpoint_every: int | None
+
+
+class Stopwatch:
+    """Seconds by part of a step."""
+
+    def __init__(self) -> None:
+        self.started = self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        last, self._last = self._last, time.perf_counter()
+        return self._last - last
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.started
+
+
+def train(
+    engine: Engine,
+    batches: Iterator[Batch],
+    course: Course,
+    speed: Speed,
+    *,
+    validate: Callable[[], float],
+    checkpoint: Callable[[int], None],
+    stop_agreed: Callable[[], bool],
+    peak_memory_gib: Callable[[], float],
+) -> Iterator[StepRecord]:
+    """Trains and yields one record a step, the same on every rank. *Collective*: every rank iterates alike.
+
+    Ends after the last step, or after the step in which the ranks agreed to stop (which is checkpointed then).
+
+    Raises:
+        RunFailure: If the loss is not a number; nothing is checkpointed after that.
+    """
+    for step in range(course.first_step, course.steps + 1):
+        watch = Stopwatch()
+        batch = next(batches)
+        assert batch.step == step, f"the data stands at step {batch.step}, the loop at {step}"
+        data_seconds = watch.lap()
+        rate = learning_rate(course.schedule, course.highest_rate, step, course.steps)
+        result = engine.train_step(batch, rate)
+        compute_seconds = watch.lap()
+        _check_finite(step, result.loss, result.grad_norm)
+        validation_loss = validate() if _due(step, course.validate_every) and step < course.steps else None
+        evaluation_seconds = watch.lap()
+        stop = stop_agreed() and step < course.steps
+        if stop or _due(step, course.checkpoint_every):
+            checkpoint(step)
+        checkpoint_seconds = watch.lap()
+        # Speed is of training alone: checkpoints and validation have columns of their own.
+        tokens_per_second = course.global_batch_tokens / (data_seconds + compute_seconds)
+        flops = tokens_per_second * speed.flops_per_token
+        yield StepRecord(
+            step=step,
+            loss=result.loss,
+            grad_norm=result.grad_norm,
+            learning_rate=rate,
+            tokens=course.global_batch_tokens,
+            samples=course.global_batch_samples,
+            tokens_total=step * course.global_batch_tokens,
+            step_seconds=watch.total(),
+            tokens_per_second=tokens_per_second,
+            model_flops_per_second=flops,
+            mfu=flops / speed.peak_flops_per_second,
+            data_seconds=data_seconds,
+            compute_seconds=compute_seconds,
+            checkpoint_seconds=checkpoint_seconds,
+            evaluation_seconds=evaluation_seconds,
+            peak_memory_gib=peak_memory_gib(),
+            validation_loss=validation_loss,
+        )
+        if stop:
+            return
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _check_finite(step: int, loss: float, grad_norm: float) -> None:
+    if math.isfinite(loss) and math.isfinite(grad_norm):
+        return
+    raise RunFailure(
+        f"step {step}: loss {loss}, gradient norm {grad_norm}",
+        expected="finite numbers",
+        action="lower optimizer.learning_rate or raise schedule.warmup_steps; resuming repeats the steps since the "
+        "last checkpoint",
+    )

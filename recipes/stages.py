@@ -1,0 +1,25 @@
+"""The stages of this room: name -> configuration model and function, as dotted names: nothing is imported here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Stage(NamedTuple):
+    """Where a stage's parts are, written `module:attribute`."""
+
+    config: str
+    run: str
+
+
+STAGES: dict[str, Stage] = {
+    "pretrain": Stage("recipes.pretrain.config:PretrainConfig", "recipes.pretrain.run:run"),
+    "evaluate": Stage("recipes.evaluate.config:EvaluateConfig", "recipes.evaluate.run:run"),
+}
+
+
+def load_object(dotted: str) -> Any:
+    """The object that `module:attribute` names."""
+    module, attribute = dotted.split(":")
+    return getattr(import_module(module), attribute)

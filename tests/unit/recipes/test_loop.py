@@ -1,0 +1,90 @@
+"""The loop, around the real reference engine on real text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import engine_programs
+import pytest
+import torch
+
+from kit.errors import RunFailure
+from kit.metrics import StepRecord
+from recipes.data import batches
+from recipes.distributed.processes import Processes
+from recipes.loop import Course, Speed, train
+from recipes.schedule import ScheduleConfig
+
+ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"), threads=1)
+
+
+class Journal:
+    """Everything the loop asked for, in order."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.checkpoints: list[int] = []
+        self.validations, self.asked, self.stop_after = 0, 0, stop_after
+
+    def validate(self) -> float:
+        self.validations += 1
+        return 1.5
+
+    def stop(self) -> bool:
+        self.asked += 1
+        return self.asked == self.stop_after
+
+
+def records(journal: Journal, steps: int = 6, rate: float = 1e-3, **course: Any) -> Iterator[StepRecord]:
+    engine, _ = engine_programs.started_engine(ALONE, "reference", {}, layers=1)
+    settings = {"validate_every": None, "checkpoint_every": None, "schedule": ScheduleConfig(warmup_steps=2)} | course
+    return train(
+        engine,
+        batches(engine_programs.stream(), range(1, steps + 1), 8),
+        Course(
+            first_step=1,
+            steps=steps,
+            global_batch_samples=8,
+            global_batch_tokens=512,
+            highest_rate=rate,
+            **settings,
+        ),
+        Speed(flops_per_token=1e6, peak_flops_per_second=1e12),
+        validate=journal.validate,
+        checkpoint=journal.checkpoints.append,
+        stop_agreed=journal.stop,
+        peak_memory_gib=lambda: 0.5,
+    )
+
+
+def test_records_say_what_the_step_did() -> None:
+    done = list(records(Journal()))
+    assert [record.step for record in done] == [1, 2, 3, 4, 5, 6]
+    assert [record.learning_rate for record in done][:2] == [0.0005, 0.001]
+    assert done[-1].tokens_total == 6 * 512
+    for record in done:
+        parts = record.data_seconds + record.compute_seconds + record.checkpoint_seconds + record.evaluation_seconds
+        assert parts == pytest.approx(record.step_seconds, abs=0.01)
+        assert record.mfu == pytest.approx(record.tokens_per_second * 1e6 / 1e12)
+    assert done[-1].loss < done[0].loss
+
+
+def test_checkpoints_and_validation_come_when_due() -> None:
+    journal = Journal()
+    done = list(records(journal, checkpoint_every=2, validate_every=3))
+    assert journal.checkpoints == [2, 4, 6]
+    assert [record.step for record in done if record.validation_loss is not None] == [3], "the last one is the stage's"
+
+
+def test_an_agreed_stop_checkpoints_and_ends() -> None:
+    journal = Journal(stop_after=3)
+    assert [record.step for record in records(journal)] == [1, 2, 3]
+    assert journal.checkpoints == [3]
+
+
+def test_a_loss_that_is_not_a_number_names_the_step_and_is_not_kept() -> None:
+    journal = Journal()
+    with pytest.raises(RunFailure, match=r"step [2-6]: loss") as caught:
+        list(records(journal, rate=1e30, schedule=ScheduleConfig(), checkpoint_every=1, validate_every=None))
+    assert "learning_rate" in caught.value.action
+    assert 6 not in journal.checkpoints
