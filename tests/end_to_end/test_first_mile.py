@@ -122,7 +122,7 @@ def test_a_second_start_does_nothing_again(first: dict[str, Any], runs: Path) ->
 
 
 def test_a_change_redoes_only_what_depends_on_it(first: dict[str, Any], runs: Path) -> None:
-    code, answer, said = chain(runs, "data.input.limit=300", "evaluate.samples.max_new_tokens=8")
+    code, answer, said = chain(runs, "data.input.limit=300", "evaluate.samples.new_tokens=8")
     assert code == 0, said
     stages = {s["id"]: s for s in json.loads((Path(answer["path"]) / "manifest.json").read_text())["stages"]}
     assert not stages["evaluate"]["reused"]
