@@ -10,7 +10,7 @@ from typing import Any
 from kit.config import digest
 from kit.errors import UserError
 from kit.files import sha256_file
-from kit.run.directory import RunDirectory, find_run, list_runs
+from kit.run.directory import RunDirectory, find_run, list_runs, newest_finished
 from kit.run.events import RunState, state_of
 from kit.run.manifest import Parent
 from launch.plan import Plan
@@ -48,15 +48,9 @@ def find_parent(root: Path, name: str, reference: str, child: str) -> RunDirecto
     """
     kind, _, stage = reference.partition(":")
     if kind == "last" and stage:
-        # A scaling point trains for a few steps only: it is never what somebody means by the last model.
-        finished = [
-            run
-            for run in list_runs(root)
-            if run.manifest().stage == stage and not run.manifest().plan.get("role") and _is_finished(run)
-        ]
-        if not finished:
-            raise MissingParent(name, stage, reference, root, recipe_that_makes(stage, Path(child).stem))
-        return finished[-1]
+        for finished in newest_finished(list_runs(root), stage):
+            return finished
+        raise MissingParent(name, stage, reference, root, recipe_that_makes(stage, Path(child).stem))
     run = find_run(root, reference)
     if not _is_finished(run):
         raise UserError(

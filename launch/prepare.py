@@ -52,7 +52,8 @@ def prepare(
         layout=plan.layout.model_dump(mode="json") if plan.layout else None,
         versions=package_versions(),
         command=list(make_job(plan.kind, run.path, plan.target, plan.processes).command),
-        plan={**facts, "role": role} if role else facts,
+        plan=facts,
+        role=role,
         key=key,
     )
     write_manifest(run, manifest)

@@ -14,6 +14,7 @@ from launch.console import Console
 
 REDRAW_SECONDS = 0.5
 RATE_STEPS = 20  # the ETA follows the last steps, so that it forgets the slow first ones
+STOPPING = "stopping"
 STATES = frozenset(str(state) for state in RunState) | {"started", "checkpointed", "stop_requested"}
 
 
@@ -51,8 +52,8 @@ class Progress:
         self._console = console
         self._label = label(run)
         self._total = total_steps(run.config())
-        self._events = Tail(run.events_path)
-        self._metrics = Tail(run.metrics_path)
+        self._events = Tail(run.events_path, from_end=True)  # an earlier attempt is no news
+        self._metrics = Tail(run.metrics_path, from_end=True)
         self._records: list[dict[str, Any]] = []
         self._doing = "starting"
         self._began = time.monotonic()
@@ -74,7 +75,7 @@ class Progress:
         parts = step_parts(self._records, self._total)
         if not parts or self._finished_steps():
             return "  ".join([self._label, *parts[:1], self._doing, elapsed])
-        return "  ".join([self._label, *parts])
+        return "  ".join([self._label, *parts[:-1], self._doing] if self._doing == STOPPING else [self._label, *parts])
 
     def _finished_steps(self) -> bool:
         return self._total is not None and bool(self._records) and int(self._records[-1]["step"]) >= self._total
@@ -120,7 +121,7 @@ def describe_event(event: dict[str, Any]) -> str | None:
             "started": "running",
             "restarting": "restarting",
             "preparing": "preparing",
-            "stop_requested": "stopping",
+            "stop_requested": STOPPING,
         }
         return words.get(kind)
     parts = [str(event[key]) for key in ("block", "name", "phase", "stage") if event.get(key)]

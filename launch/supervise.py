@@ -13,11 +13,12 @@ from kit.units import format_duration
 from launch.console import Console
 from launch.executors.local import LocalExecutor, refuse_live
 from launch.executors.processes import LAUNCHER, processes_dir, record_process
-from launch.job import JobDescription
-from launch.outcome import close_attempt, last_failure, this_attempt
+from launch.job import JobDescription, StopTo
+from launch.outcome import close_attempt, last_failure, log_tail, this_attempt
 from launch.prepare import job_of_run
 from launch.progress import Progress
 
+DEBUG_LINES = 60
 INTERRUPTED = 130  # the shell's convention for "ended by Ctrl-C"
 
 
@@ -53,12 +54,12 @@ def execute(run: RunDirectory, console: Console, resumed: bool = False, debug: b
         raise
     console.end_live()
     code = close_attempt(run, exit_code, log_start, killed)
-    explain(run, console)
+    explain(run, console, debug)
     return INTERRUPTED if interrupted and code != 0 else code
 
 
-def explain(run: RunDirectory, console: Console) -> None:
-    """Say how a run ended and what can be done next, and name its directory."""
+def explain(run: RunDirectory, console: Console, debug: bool = False) -> None:
+    """Say how a run ended and what can be done next, and name its directory; with debug, the traceback in its log."""
     state = state_of(run)
     if state == RunState.FINISHED:
         console.say(f"Finished in {format_duration(_seconds(run))}.")
@@ -68,8 +69,11 @@ def explain(run: RunDirectory, console: Console) -> None:
     elif state == RunState.FAILED:
         failure = last_failure(run) or {}
         console.say(str(as_error(failure)))
-        if failure.get("tail"):
-            console.say("Last lines of its log:\n" + "\n".join(f"  {line}" for line in failure["tail"]))
+        tail = failure.get("tail") or []
+        if debug:
+            tail = log_tail(run.logs / f"rank-{failure.get('rank', 0):05d}.log", DEBUG_LINES) or tail
+        if tail:
+            console.say("Last lines of its log:\n" + "\n".join(f"  {line}" for line in tail))
     console.say(f"Run directory: {run.path}")
 
 
@@ -107,7 +111,10 @@ def _stop(
     executor: LocalExecutor, job: JobDescription, run: RunDirectory, console: Console, progress: Progress
 ) -> bool:
     """Stop cleanly; kill on a second Ctrl-C. Returns False where something was killed."""
-    console.say("\nStopping: the ranks finish their step and write a checkpoint. Ctrl-C again kills them.")
+    keeps = (
+        "the ranks finish their step and write a checkpoint" if job.stop_to is StopTo.RANKS else "what is done is kept"
+    )
+    console.say(f"\nStopping: {keeps}. Ctrl-C again kills the processes.")
     append_event(run, "stop_requested")
     try:
         clean = executor.stop(job, progress.poll)

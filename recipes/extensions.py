@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 OPERATORS = ("ShareMemCommBuilder", "CPUAdamBuilder")
 """DeepSpeed's builders: all-reduce through shared memory, and Adam for offloaded optimizer state."""
@@ -62,7 +63,7 @@ def build(name: str) -> float:
     return time.perf_counter() - started
 
 
-def _cpu_builder(name: str) -> type:
+def _cpu_builder(name: str) -> Any:
     from deepspeed.ops.op_builder import cpu
 
     return getattr(cpu, name)

@@ -156,6 +156,20 @@ def list_runs(root: Path) -> list[RunDirectory]:
     return sorted(found, key=lambda run: (run.manifest().created, run.id))
 
 
+def newest_finished(runs: list[RunDirectory], stage: str) -> list[RunDirectory]:
+    """Returns the newest finished run of a stage as a list of one, or an empty list.
+
+    Runs with a role are left out: a scaling point trains for a few steps, and nobody means it by the last model.
+    """
+    from kit.run.events import RunState, state_of
+
+    for run in reversed(runs):
+        manifest = run.manifest()
+        if manifest.stage == stage and manifest.role is None and state_of(run) == RunState.FINISHED:
+            return [run]
+    return []
+
+
 def find_run(root: Path, reference: str) -> RunDirectory:
     """Finds a run by path, id, unique prefix, `last`, or `last:<stage>`.
 
@@ -164,14 +178,12 @@ def find_run(root: Path, reference: str) -> RunDirectory:
     Raises:
         UserError: If nothing, or more than one run, fits.
     """
-    from kit.run.events import RunState, state_of
-
     if Path(reference).is_dir():
         return RunDirectory.open(Path(reference))
     runs = list_runs(root)
     kind, _, stage = reference.partition(":")
     if kind == "last" and stage:
-        fitting = [r for r in runs if r.manifest().stage == stage and state_of(r) == RunState.FINISHED][-1:]
+        fitting = newest_finished(runs, stage)
     elif kind == "last":
         fitting = ([r for r in runs if r.manifest().stage == "chain"] or runs)[-1:]
     else:

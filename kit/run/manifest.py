@@ -40,7 +40,12 @@ class ChainStage(Config):
 
 
 class Manifest(Config):
-    """The origin of a run. `key` is equal for two runs exactly if the second would repeat the first."""
+    """The origin of a run.
+
+    Attributes:
+        key: Equal for two runs exactly if the second would repeat the first.
+        role: What the run is for, other than its product: `scaling`. Such a run is never `last:<stage>`.
+    """
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -56,6 +61,7 @@ class Manifest(Config):
     command: list[str] = []
     plan: dict[str, Any] = {}
     key: str
+    role: str | None = None
     stages: list[ChainStage] = []
 
 

@@ -43,7 +43,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> Answer:
         return _stop_chain(run, console)
     job = job_of_run(run)
     append_event(run, "stop_requested")
-    console.say(f"Stopping {run.id}: its ranks finish their step and write a checkpoint.")
+    console.say(f"Stopping {run.id}: what is done is kept.")
     clean = LocalExecutor().stop(job)
     _let_watcher_write(run)
     code = close_attempt(run, None, _end_of_log(run), killed=not clean)

@@ -72,7 +72,7 @@ def test_last_means_the_newest_finished_run_that_is_no_measurement(folder: Path,
         find_parent(runs, "data", "last:data_prep", "pretrain/demo")
     assert caught.value.recipe == "data_prep/demo"
     wanted = past_run("pretrain")
-    past_run("pretrain", plan={"role": "scaling"})
+    past_run("pretrain", role="scaling")
     past_run("pretrain", "submitted", "failed")
     assert find_parent(runs, "model", "last:pretrain", "evaluate/demo").id == wanted.id
 
