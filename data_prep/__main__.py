@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -44,11 +45,9 @@ def main(arguments: list[str]) -> int:
         append_event(run, "stopped")
         return 0
     except SlipwayError as error:
-        traceback.print_exc()
         _report_failure(run, error.parts())
         return error.exit_code
     except Exception as error:
-        traceback.print_exc()
         _report_failure(run, _parts(error, run))
         return 1
 
@@ -85,10 +84,20 @@ def _parts(error: Exception, run: RunDirectory) -> dict[str, str]:
 
 
 def _report_failure(run: RunDirectory, parts: dict[str, str]) -> None:
+    """Write the event, then the traceback to the log; the disk may be full, and the event matters more.
+
+    Half-written files and the logs of single tasks are of no use after a failure, so they make room.
+    """
     try:
         append_event(run, "failed", **parts)
-    except SlipwayError:  # the disk that is full may be the run's own
-        print("Found: {found}\nExpected: {expected}\nDo: {action}".format(**parts), file=sys.stderr)
+    except SlipwayError:
+        for pattern in ("*.partial", "steps/*/logs/*"):
+            for path in (run.path / "work").rglob(pattern):
+                path.unlink(missing_ok=True)
+        with suppress(SlipwayError):
+            append_event(run, "failed", **parts)
+    with suppress(OSError):
+        traceback.print_exc()
 
 
 if __name__ == "__main__":

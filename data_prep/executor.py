@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -132,5 +133,6 @@ def _settle(future: Future[None]) -> None:
 
 def _end_workers(pool: ProcessPoolExecutor) -> None:
     for process in list((pool._processes or {}).values()):
-        if process.pid is not None and process.is_alive():
-            os.kill(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it may be the one that died
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)

@@ -53,9 +53,9 @@ class Metered(PipelineStep):
     def __init__(
         self, block: PipelineStep, name: str, folder: Path, position: int, default_reason: str = "dropped"
     ) -> None:
+        self.name = name
         super().__init__()
         self.block = block
-        self.name = name
         self.folder = folder
         self.position = position
         self.default_reason = default_reason

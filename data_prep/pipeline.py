@@ -81,7 +81,8 @@ def run(config: DataPrepConfig, run: RunDirectory) -> None:
         RunFailure: a full disk, a killed worker, a tokenizer that cannot be converted exactly.
     """
     files, skipped = find_inputs(config.input.paths)
-    filters.check_languages(config.languages.keep)
+    if _quality_filters(config.filters, []):
+        filters.check_languages(config.languages.keep)
     for file in skipped:
         append_event(run, "skipped_file", path=file.given, reason=file.reason)
     places = Places(run.path / "work")

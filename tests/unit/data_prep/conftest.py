@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from kit.run.manifest import Manifest, write_manifest
 ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "data_prep" / "sample" / "docs.warc.gz"
 CRAWL = ROOT.parent / "shared" / "data" / "crawl"
-PAGES = 130
+PAGES_A_LANGUAGE = 22
 
 
 def http(body: bytes, *, status: int = 200, content_type: str = "text/html; charset=utf-8", **headers: str) -> bytes:
@@ -43,14 +44,16 @@ def crawl_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def sample_pages() -> list[tuple[str, bytes]]:
-    """(url, HTTP payload) of the first pages of the sample, which mixes languages and sources."""
-    pages = []
+    """(url, HTTP payload) of the first pages of the sample in each of four languages, as the server names them."""
+    pages: dict[str, list[tuple[str, bytes]]] = {language: [] for language in ("en", "fr", "de", "es")}
     with open(SAMPLE, "rb") as stream:
         for item in ArchiveIterator(stream, record_types=WarcRecordType.response, parse_http=False):
-            pages.append((item.headers["WARC-Target-URI"], item.reader.read()))
-            if len(pages) == PAGES:
-                return pages
-    return pages
+            payload = item.reader.read()
+            found = re.search(rb"(?mi)^Content-Language: (\w\w)", payload)
+            mine = pages.get(found.group(1).decode() if found else "", [])
+            if len(mine) < PAGES_A_LANGUAGE:
+                mine.append((item.headers["WARC-Target-URI"], payload))
+    return [page for language in pages.values() for page in language]
 
 
 @pytest.fixture(scope="session")
@@ -58,15 +61,15 @@ def small_crawl(sample_pages: list[tuple[str, bytes]], tmp_path_factory: pytest.
     """The pages, then ten of them again: five alike to the byte, five with one word added."""
     path = tmp_path_factory.mktemp("crawl") / "small.warc.gz"
     body = b"".join(gzip.compress(record(page, url)) for url, page in sample_pages)
-    for number, (url, page) in enumerate(sample_pages[10:100:9]):
+    for number, (url, page) in enumerate(sample_pages[4:84:8]):
         changed = page.replace(b"</p>", b" indeed</p>", 1) if number % 2 else page
         body += gzip.compress(record(changed, f"{url}?again"))
     path.write_bytes(body)
     return path
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., tuple[DataPrepConfig, RunDirectory]]:
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[DataPrepConfig, RunDirectory]]:
     """A run directory as the launcher prepares it."""
 
     def make(paths: list[str], **changes: object) -> tuple[DataPrepConfig, RunDirectory]:
@@ -83,7 +86,7 @@ def make_run(tmp_path: Path) -> Callable[..., tuple[DataPrepConfig, RunDirectory
             "split": {"validation_fraction": 0.1},
         }
         config = parse(DataPrepConfig, data | changes, "the test")
-        run = RunDirectory.create(tmp_path / "runs", "data_prep", "test")
+        run = RunDirectory.create(tmp_path_factory.mktemp("runs"), "data_prep", "test")
         run.config_path.write_text(dump(config))
         manifest = Manifest(
             run_id=run.id, stage="data_prep", name="test", created="now", config_digest=digest(config), key="test"
