@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from recipes.distributed.processes import Processes
 
 _NAME = re.compile(r"step-(\d{8})")
 _FULL_DISK = "no space left on the disk"
+_ADVICE = "free some space, or set checkpoint.keep lower"
 
 
 class CheckpointStore:
@@ -102,20 +104,19 @@ class CheckpointStore:
         try:
             action()
         except Exception as error:
-            words = _FULL_DISK if _disk_is_full(error) else f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+            full = _disk_is_full(error) or _nothing_left(partial.parent)
+            words = _FULL_DISK if full else f"{type(error).__name__}: {error}"
         failures = {rank: w for rank, w in enumerate(self._processes.gather_words(words)) if w is not None}
         if not failures:
             return
         if self._processes.first:
             shutil.rmtree(partial, ignore_errors=True)
-        full = [rank for rank, w in failures.items() if w == _FULL_DISK]
-        rank = full[0] if full else min(failures)
+        rank = next((rank for rank, w in failures.items() if w == _FULL_DISK), min(failures))
         raise RunFailure(
             f"rank {rank} could not write {partial.name} in {partial.parent}: {failures[rank]}",
             expected="room for a checkpoint; older checkpoints are untouched",
-            action="free some space, then `slipway resume` the run"
-            if full
-            else "see the rank's log, then resume the run",
+            action=f"{_ADVICE if failures[rank] == _FULL_DISK else 'see that rank in logs/'}, then `slipway resume` it",
         )
 
 
@@ -124,6 +125,11 @@ def _sync(folder: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     sync_folder(folder)
+
+
+def _nothing_left(folder: Path) -> bool:
+    # torch's writer reports a full disk as a wrong position in its file; the partial checkpoint is still there then.
+    return shutil.disk_usage(folder).free < 1 << 20
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -75,11 +75,12 @@ def _write_texts(config: SamplesConfig, model: Any, directory: Path) -> list[dic
     for prompt in config.prompts:
         # A document follows an end token: that is where the model has learned to begin.
         begin = [model.config.eos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]
+        room = int(model.config.max_position_embeddings) - len(begin)
         tokens = torch.tensor([begin], device=model.device)
         written = model.generate(
             tokens,
             attention_mask=torch.ones_like(tokens),
-            max_new_tokens=config.new_tokens,
+            max_new_tokens=max(1, min(config.new_tokens, room)),
             do_sample=True,
             temperature=config.temperature,
             top_k=config.top_k,

@@ -88,5 +88,5 @@ def fails_on_one(processes: Processes) -> None:
 
 
 def test_a_failing_rank_fails_the_test_with_its_traceback() -> None:
-    with pytest.raises(AssertionError, match="the reason|Connection closed"):
+    with pytest.raises(AssertionError, match=r"the reason|Connection closed"):
         run_on_ranks(fails_on_one, 2, timeout_seconds=30)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from megatron.core import dist_checkpointing
 from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import MegatronOptimizer
+from torch.distributed.checkpoint import CheckpointException
 
 from recipes.engines.megatron import cpu_shim, in_process_writer
 
@@ -18,17 +21,27 @@ SHARDING = {"distrib_optim_sharding_type": "fully_reshardable"}
 def save(folder: Path, chunks: list[GPTModel], optimizer: MegatronOptimizer) -> None:
     """Writes weights and optimizer. *Collective*: every rank."""
     in_process_writer.install()
-    with cpu_shim.cuda_names():
+    with cpu_shim.cuda_names(), _ordinary_errors():
         dist_checkpointing.save(_sharded(chunks, optimizer, loading=False), str(folder))
 
 
 def load(folder: Path, chunks: list[GPTModel], optimizer: MegatronOptimizer) -> None:
     """Reads weights and optimizer. *Collective*: every rank."""
-    with cpu_shim.cuda_names():
+    with cpu_shim.cuda_names(), _ordinary_errors():
         state = dist_checkpointing.load(_sharded(chunks, optimizer, loading=True), str(folder))
         for key, chunk in zip(_keys(chunks), chunks, strict=True):
             chunk.load_state_dict(state[key])
         optimizer.load_state_dict(state["optimizer"])
+
+
+@contextmanager
+def _ordinary_errors() -> Iterator[None]:
+    # torch's CheckpointException is no Exception, so ordinary handlers would let it pass.
+    try:
+        yield
+    except CheckpointException as error:
+        rank, (reason, _) = next(iter(error.failures.items()))
+        raise RuntimeError(f"rank {rank}: {reason}") from reason
 
 
 def _sharded(chunks: list[GPTModel], optimizer: MegatronOptimizer, *, loading: bool) -> dict[str, Any]:
