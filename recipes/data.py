@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,10 +49,7 @@ class SampleStream:
 
     def epoch_order(self, epoch: int) -> Ids:
         """The order of the samples in an epoch, from a generator seeded by (seed, epoch)."""
-        if not self.shuffle:
-            return np.arange(len(self), dtype=np.int64)
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch))))
-        return generator.permutation(len(self)).astype(np.int64)
+        return _permutation(self.seed, epoch, len(self)) if self.shuffle else np.arange(len(self), dtype=np.int64)
 
     def sample_numbers(self, start: int, stop: int) -> Ids:
         """Which samples stand at the places start..stop-1 of the endless sequence of epochs."""
@@ -81,3 +79,13 @@ def batches(
     for step in steps:
         start = (step - 1) * global_batch + data_rank * share
         yield stream.batch(step, start, start + share)
+
+
+@functools.lru_cache(
+    maxsize=2
+)  # a batch may straddle two epochs, and drawing one anew in every step would cost seconds
+def _permutation(seed: int, epoch: int, samples: int) -> Ids:
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
+    order = generator.permutation(samples).astype(np.int64)
+    order.flags.writeable = False
+    return order

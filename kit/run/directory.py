@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import contextlib
 import re
 import secrets
 from datetime import UTC, datetime
@@ -148,12 +149,17 @@ def _make_folder_of_runs(root: Path) -> None:
 
 
 def list_runs(root: Path) -> list[RunDirectory]:
-    """Returns the run directories under a root that have a manifest, oldest first."""
-    root = Path(root)
-    if not root.is_dir():
-        return []
-    found = [RunDirectory(path.resolve()) for path in root.iterdir() if (path / "manifest.json").is_file()]
-    return sorted(found, key=lambda run: (run.manifest().created, run.id))
+    """Returns the run directories under a root, oldest first.
+
+    One whose manifest cannot be read (damaged, or of a later version) is left out, so that it does not stand in the way
+    of all others; opening it by its path says what is wrong with it.
+    """
+    found = []
+    for path in Path(root).iterdir() if Path(root).is_dir() else ():
+        run = RunDirectory(path.resolve())
+        with contextlib.suppress(UserError):
+            found.append((run.manifest().created, run.id, run))
+    return [run for *_, run in sorted(found, key=lambda entry: entry[:2])]
 
 
 def newest_finished(runs: list[RunDirectory], stage: str) -> list[RunDirectory]:

@@ -128,3 +128,12 @@ def test_last_of_a_stage_is_the_newest_that_finished(tmp_path: Path, make_run: M
     assert find_run(tmp_path, "last:pretrain").id == good.id
     with pytest.raises(UserError):
         find_run(tmp_path, "last:data_prep")
+
+
+def test_a_damaged_run_does_not_hide_the_others(tmp_path: Path, make_run: MakeRun) -> None:
+    whole = make_run()
+    broken = make_run()
+    broken.manifest_path.write_text("{")
+    assert [run.id for run in list_runs(tmp_path)] == [whole.id]
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        broken.manifest()
