@@ -81,9 +81,8 @@ def batches(
         yield stream.batch(step, start, start + share)
 
 
-@functools.lru_cache(
-    maxsize=2
-)  # a batch may straddle two epochs, and drawing one anew in every step would cost seconds
+# A batch may straddle two epochs; drawing an order anew in every step would cost seconds on a large split.
+@functools.lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, samples: int) -> Ids:
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
     order = generator.permutation(samples).astype(np.int64)

@@ -12,7 +12,7 @@ from kit.config import Config
 class SamplesConfig(Config):
     """Texts that the model writes, so that a reader sees what the numbers mean."""
 
-    prompts: list[str] = ["", "The ", "In order to "]
+    prompts: list[str] = ["", "The", "In order to"]
     new_tokens: int = Field(default=80, ge=1)
     temperature: float = Field(default=0.8, gt=0)
     top_k: int = Field(default=50, ge=1)
