@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from data_prep.config import DataPrepConfig
 from data_prep.processes import StopRequest, listen_for_stop
 from kit.config import parse
 from kit.errors import SlipwayError
-from kit.files import atomic_write
 from kit.run.directory import RunDirectory
 from kit.run.events import append_event
-
-_RANK = "rank-00000"
+from kit.run.process import announce_process, log_path, log_to_file, peak_resident_gib
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +32,8 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     listen_for_stop()
     try:
-        _own_log(run)
+        log_to_file(run, rank=0)
+        announce_process(run, rank=0)
         return _stage(run)
     except StopRequest:
         append_event(run, "stopped")
@@ -58,28 +52,15 @@ def _stage(run: RunDirectory) -> int:
     from data_prep import pipeline  # after the check of the recipe: loading the libraries takes seconds
 
     pipeline.run(config, run)
-    append_event(run, "finished")
+    append_event(run, "finished", peak_memory_gib=peak_resident_gib())
     return 0
-
-
-def _own_log(run: RunDirectory) -> None:
-    """Send everything that this process and its workers print to the rank's log, and say who this process is."""
-    run.logs.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    log = os.open(run.logs / f"{_RANK}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.close(log)
-    me = psutil.Process()
-    record = {"pid": me.pid, "start_time": me.create_time(), "host": platform.node()}
-    atomic_write(run.processes / f"{_RANK}.json", json.dumps(record) + "\n")
 
 
 def _parts(error: Exception, run: RunDirectory) -> dict[str, str]:
     return {
         "found": f"{type(error).__name__}: {error}",
         "expected": "no error here: this is not one that the kit foresees",
-        "action": f"see the traceback in {run.logs / (_RANK + '.log')}; `slipway resume` goes on where it ended",
+        "action": f"see the traceback in {log_path(run, rank=0)}; `slipway resume` goes on where it ended",
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ EXTENSIONS = ROOT / ".cache" / "torch_extensions"
 PYTHON_VERSION = (3, 11)
 GIB = 1 << 30
 FREE_GIB = {"cpu": 6, "default": 12}
+# Not in the lock: what installs the rest, and the libraries that a CUDA build of torch brings.
+NOT_LOCKED = re.compile(r"(pip|slipway|uv|triton|nvidia-.*|cuda-.*)==|-e |.* @ ", re.IGNORECASE)
 
 
 class SetupError(Exception):
@@ -137,7 +140,20 @@ def install(torch: str) -> None:
     pip = [python, "-m", "pip", "install", "--no-deps"]
     count = sum(1 for line in LOCK.read_text().splitlines() if "==" in line)
     run([*pip, "-r", str(LOCK)], f"Installing {count} packages from requirements/lock.txt (2 to 10 minutes)", online)
+    remove_strangers(python)
     run([*pip, "--no-build-isolation", "-e", str(ROOT)], "Installing slipway itself", "read the lines above")
+
+
+def remove_strangers(python: str) -> None:
+    """Uninstalls what an earlier lock brought and this one does not name, so that the environment is the lock's."""
+    freeze = [python, "-m", "pip", "freeze", "--all"]
+    installed = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout.splitlines()
+    locked = {line.split("==")[0].lower() for line in LOCK.read_text().splitlines()}
+    names = [line.split("==")[0] for line in installed if "==" in line and not NOT_LOCKED.match(line)]
+    strangers = [name for name in names if name.lower() not in locked]
+    if strangers:
+        command = [python, "-m", "pip", "uninstall", "--yes", *strangers]
+        run(command, f"Removing what the lock no longer names ({', '.join(strangers)})", "remove .venv and try again")
 
 
 def build_extensions() -> None:

@@ -12,9 +12,10 @@ from kit.files import atomic_write
 from kit.run.directory import RunDirectory, list_runs
 from kit.run.events import RunState, append_event, now
 from kit.run.manifest import ChainStage, Manifest, write_manifest
+from kit.run.process import record_process
 from launch.chain_plan import PlannedStage, plan_chain
 from launch.console import Console
-from launch.executors.processes import LAUNCHER, processes_dir, record_process
+from launch.executors.processes import LAUNCHER, processes_dir
 from launch.headline import headline
 from launch.machine import git_state, package_versions
 from launch.outcome import last_failure, standing

@@ -9,10 +9,11 @@ from typing import Any
 from kit.errors import RunFailure
 from kit.run.directory import RunDirectory
 from kit.run.events import RunState, append_event, read_events, state_of
+from kit.run.process import record_process
 from kit.units import format_duration
 from launch.console import Console
 from launch.executors.local import LocalExecutor, refuse_live
-from launch.executors.processes import LAUNCHER, processes_dir, record_process
+from launch.executors.processes import LAUNCHER, processes_dir
 from launch.job import JobDescription, StopTo
 from launch.outcome import close_attempt, last_failure, log_tail, this_attempt
 from launch.prepare import job_of_run

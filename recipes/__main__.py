@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import sys
 import time
 import traceback
@@ -19,13 +17,12 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import psutil
 
 from kit.config import parse
 from kit.errors import SlipwayError, UserError
-from kit.files import atomic_write
 from kit.run.directory import RunDirectory
 from kit.run.events import append_event
+from kit.run.process import announce_process, log_to_file, peak_resident_gib
 from recipes.stages import STAGES, load_object
 from recipes.stop import STOP, Stopped
 
@@ -39,9 +36,9 @@ def main(arguments: list[str]) -> int:
         return UserError.exit_code
     run = RunDirectory.open(Path(arguments[0]))
     rank = int(os.environ.get("RANK", "0"))
-    _redirect_output(run, rank)
-    _write_process(run, rank)
     STOP.listen()
+    log_to_file(run, rank)
+    announce_process(run, rank)
     warnings.filterwarnings("ignore", module=r"megatron|torch")
     try:
         _run_stage(run, rank)
@@ -73,25 +70,9 @@ def _run_stage(run: RunDirectory, rank: int) -> None:
         load_object("recipes.distributed.processes:leave")()
 
 
-def _redirect_output(run: RunDirectory, rank: int) -> None:
-    run.logs.mkdir(exist_ok=True)
-    log = os.open(run.logs / f"rank-{rank:05d}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-
-
-def _write_process(run: RunDirectory, rank: int) -> None:
-    me = psutil.Process()
-    content = {"pid": me.pid, "start_time": me.create_time(), "host": platform.node()}
-    atomic_write(run.path / "processes" / f"rank-{rank:05d}.json", json.dumps(content) + "\n")
-
-
 def _final_event(run: RunDirectory, rank: int, kind: str) -> None:
     if rank == 0:
-        append_event(run, kind)
+        append_event(run, kind, peak_memory_gib=peak_resident_gib())
 
 
 def _fail(run: RunDirectory, rank: int, error: Exception) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from kit.errors import RunFailure, UserError
+from kit.run.process import record_process
 from launch.executors import processes
 from launch.executors.processes import LAUNCHER, processes_dir
 from launch.job import JobDescription, StopTo
@@ -64,7 +65,7 @@ class LocalExecutor:
                     action="run `make setup`, then try again",
                 ) from error
         self._submitted[job.run] = process
-        processes.record_process(processes_dir(job.run) / LAUNCHER, process.pid)
+        record_process(processes_dir(job.run) / LAUNCHER, process.pid)
 
     def wait(self, job: JobDescription, on_poll: Callable[[], None] = lambda: None) -> int | None:
         """Wait until the job has ended, calling `on_poll` several times a second.

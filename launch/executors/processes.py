@@ -12,40 +12,19 @@ import os
 import signal
 import socket
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
-from kit.files import atomic_write
+from kit.run.process import ProcessRecord
 
 LAUNCHER = "launcher.json"
 START_TIME_SLACK_SECONDS = 2.0  # the start time is derived from the boot time, which a clock correction can move
 
 
-@dataclass(frozen=True)
-class ProcessRecord:
-    """One process of a run: who it is, on which host."""
-
-    pid: int
-    start_time: float
-    host: str
-
-
 def processes_dir(run: Path) -> Path:
     """The folder of a run directory that holds its pid files."""
     return run / "processes"
-
-
-def record_process(path: Path, pid: int) -> ProcessRecord | None:
-    """Write the record of a running process; None where it has ended already."""
-    try:
-        record = ProcessRecord(pid, psutil.Process(pid).create_time(), socket.gethostname())
-    except psutil.NoSuchProcess:
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(asdict(record)) + "\n")
-    return record
 
 
 def read_record(path: Path) -> ProcessRecord | None:

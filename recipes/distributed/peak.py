@@ -25,7 +25,8 @@ def measure_peak(processes: Processes, dtype: torch.dtype, seconds: float = 0.3)
     best, started = float("inf"), time.perf_counter()
     while time.perf_counter() - started < seconds:
         best = min(best, _timed(left, right))
-    words = f"measured {str(dtype).removeprefix('torch.')} matmul {size}, {processes.threads} thread(s) a process"
+    threads = "1 thread" if processes.threads == 1 else f"{processes.threads} threads"
+    words = f"measured {str(dtype).removeprefix('torch.')} matmul {size}, {threads} a process"
     return processes.total(2.0 * size**3 / best), words
 
 

@@ -40,7 +40,8 @@ def loss_curve(
         axes.set_ylabel("loss (nats per token)")
         axes.margins(x=0.01)
         if train or validation:
-            axes.legend(loc="best", ncols=2)
+            # Over the axes: inside, it would hide a curve or a level in one run or another.
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
 
     return draw("loss", paint, alt=alt)
 

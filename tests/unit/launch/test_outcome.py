@@ -12,6 +12,7 @@ import pytest
 
 from kit.errors import UserError
 from kit.run.events import append_event, read_events, state_of
+from kit.run.process import record_process
 from launch.executors import processes
 from launch.executors.local import LocalExecutor, refuse_live
 from launch.job import JobDescription
@@ -105,7 +106,7 @@ def test_a_run_without_processes_is_lost(past_run, sleeper) -> None:
     run = past_run("pretrain", "submitted", "started")
     assert standing(run).words == "failed (lost)"
     assert standing(run).resumable
-    processes.record_process(run.processes / processes.LAUNCHER, sleeper.pid)
+    record_process(run.processes / processes.LAUNCHER, sleeper.pid)
     assert standing(run).words == "running"
     with pytest.raises(UserError, match="still running"):
         refuse_live(run.path)
@@ -113,7 +114,7 @@ def test_a_run_without_processes_is_lost(past_run, sleeper) -> None:
 
 def test_a_pid_that_was_given_to_somebody_else_is_not_ours(past_run, sleeper) -> None:
     run = past_run("pretrain", "submitted", "started")
-    record = processes.record_process(run.processes / "rank-00000.json", sleeper.pid)
+    record = record_process(run.processes / "rank-00000.json", sleeper.pid)
     assert record is not None
     assert processes.live_process(record) is not None
     assert processes.live_process(processes.ProcessRecord(record.pid, record.start_time - 100, record.host)) is None
