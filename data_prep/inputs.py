@@ -100,6 +100,8 @@ def sniff(path: str) -> str:
             action="check the path and its permissions",
         ) from error
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not text and _begins_with_gzip(path) and path.endswith((".warc.gz", ".wet.gz")):
+        return "warc"  # its first record is damaged; the reader looks for the next one
     if not text:
         return "an empty file, or one whose compression is damaged from the start"
     if text.startswith(b"WARC/"):
@@ -109,6 +111,11 @@ def sniff(path: str) -> str:
     if text.startswith(b"filedesc:"):
         return "an ARC file (the format before WARC)"
     return "neither WARC, WET nor JSONL"
+
+
+def _begins_with_gzip(path: str) -> bool:
+    with open_raw(path) as stream:
+        return stream.read(len(_GZIP)) == _GZIP
 
 
 def read_head(path: str) -> bytes:

@@ -93,6 +93,16 @@ def test_damage_inside_a_gzip_member(members: list[bytes], tmp_path: Path) -> No
     assert counts["corrupt_record"] + counts["truncated_record"] == 1
 
 
+def test_a_file_whose_first_member_is_damaged_is_read_from_the_second(members: list[bytes], tmp_path: Path) -> None:
+    packed = [gzip.compress(member) for member in members]
+    packed[0] = packed[0][:10] + bytes(len(packed[0]) - 10)
+    path = tmp_path / "damaged.warc.gz"
+    path.write_bytes(b"".join(packed))
+    (file,), skipped = find_inputs([str(path)])
+    assert not skipped
+    assert outcomes(Path(file.path)) == {"page": len(members) - 1, "corrupt_record": 1}
+
+
 def test_a_cut_download_keeps_what_came(members: list[bytes], tmp_path: Path) -> None:
     whole = b"".join(gzip.compress(member) for member in members)
     path = tmp_path / "cut.warc.gz"
