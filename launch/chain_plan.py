@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,20 @@ def plan_chain(path: Path, root: Path, target: str, sets: Sequence[str]) -> tupl
     config = load(ChainConfig, path)
     by_stage = _sets_by_stage(sets, [stage.id for stage in config.stages], path)
     planned: list[PlannedStage] = []
-    for stage in config.stages:
+    for stage, repeat in _in_rounds(config.stages):
         assignments = [*_as_assignments(stage.set), *by_stage.get(stage.id, [])]
         plan = make_plan(stage.recipe, target, assignments, stage.parents, _as_assignments(stage.target))
-        for repeat in range(1, stage.repeats + 1):
-            name = stage.id if stage.repeats == 1 else f"{stage.id}-{repeat}"
-            planned.append(_planned(name, stage, plan, planned, root, repeat))
+        name = stage.id if stage.repeats == 1 else f"{stage.id}-{repeat}"
+        planned.append(_planned(name, stage, plan, planned, root, repeat))
     return config.name, planned
+
+
+def _in_rounds(stages: Sequence[ChainStageConfig]) -> Iterator[tuple[ChainStageConfig, int]]:
+    """Neighbours with equal repeats take turns (a b a b): a machine whose speed drifts then favours none of them."""
+    for repeats, group in itertools.groupby(stages, key=lambda stage: stage.repeats):
+        members = list(group)
+        for repeat in range(1, repeats + 1):
+            yield from ((stage, repeat) for stage in members)
 
 
 def _planned(

@@ -5,7 +5,9 @@ count and R(n) the median tokens per second on n processes,
 
     speedup(n) = R(n) / R(n0)        efficiency(n) = speedup(n) / (n / n0)
 
-so a point that doubles the processes and doubles the rate has efficiency 1.
+so a point that doubles the processes and doubles the rate has efficiency 1. Runs of the same point are pooled: R is the
+median over the steady steps of all of them. Where every point was measured in several rounds, the efficiency of each
+round gives its range, which holds what the steps of a single run cannot show: how much the machine itself varies.
 """
 
 import statistics
@@ -43,6 +45,11 @@ class Measurement:
     peak_flops_per_second: float | None = None
 
     @property
+    def point(self) -> tuple[int, ...]:
+        """What makes two runs the same point."""
+        return self.processes, self.data, self.tensor, self.pipeline
+
+    @property
     def label(self) -> str:
         """The name of the point: "one process", "data parallel 2", "data parallel 2 x tensor parallel 2"."""
         axes = (("data", self.data), ("tensor", self.tensor), ("pipeline", self.pipeline))
@@ -67,13 +74,20 @@ class ScalingPoint:
     tokens_per_second_high: float | None
     speedup: float | None
     efficiency: float | None
+    efficiency_low: float | None
+    efficiency_high: float | None
     baseline: str | None
     mfu: float | None
     steps_measured: int
     warm_up_steps: int
     global_batch_tokens: int | None
-    run_id: str
+    run_ids: tuple[str, ...]
     note: str = ""
+
+    @property
+    def runs(self) -> int:
+        """How many runs were pooled."""
+        return len(self.run_ids)
 
 
 @dataclass(frozen=True)
@@ -92,74 +106,97 @@ def warm_up_steps(steps: int) -> int:
     return min(MOST_WARM_UP_STEPS, steps // 4)
 
 
-def spread(rates: Sequence[float]) -> Spread | None:
-    """Returns the median and quartiles of the steady rates, or None where nothing was measured."""
-    skipped = warm_up_steps(len(rates))
-    steady = sorted(rates[skipped:])
+def spread(*runs: Sequence[float]) -> Spread | None:
+    """Returns the median and quartiles of the steady rates of one run or of several, or None where there are none."""
+    skipped = [warm_up_steps(len(rates)) for rates in runs]
+    steady = sorted(rate for rates, first in zip(runs, skipped, strict=True) for rate in rates[first:])
     if not steady:
         return None
     if len(steady) == 1:
-        return Spread(steady[0], steady[0], steady[0], 1, skipped)
+        return Spread(steady[0], steady[0], steady[0], 1, sum(skipped))
     low, median, high = statistics.quantiles(steady, n=4, method="inclusive")
-    return Spread(low, median, high, len(steady), skipped)
+    return Spread(low, median, high, len(steady), sum(skipped))
 
 
 def scaling_points(measurements: Sequence[Measurement]) -> list[ScalingPoint]:
-    """Returns one point a measurement, in the given order within each process count, with ratios to the baseline.
+    """Returns one point a way of splitting, in the given order within each process count, with ratios to the baseline.
 
-    The baseline is the measurement with the fewest processes; of several with equally few, the fastest.
+    The baseline is the point with the fewest processes; of several with equally few, the fastest.
     """
-    ordered = sorted(measurements, key=lambda m: m.processes)
-    points = [_bare_point(m) for m in ordered]
-    rated = [(m, p) for m, p in zip(ordered, points, strict=True) if p.tokens_per_second]
+    groups: dict[tuple[int, ...], list[Measurement]] = {}
+    for measurement in sorted(measurements, key=lambda m: m.processes):
+        groups.setdefault(measurement.point, []).append(measurement)
+    pairs = [(runs, _bare_point(runs)) for runs in groups.values()]
+    rated = [pair for pair in pairs if pair[1].tokens_per_second]
     if not rated:
-        return points
-    base, base_point = min(rated, key=lambda pair: (pair[0].processes, -(pair[1].tokens_per_second or 0.0)))
-    return [_against(base, base_point, m, p) for m, p in zip(ordered, points, strict=True)]
+        return [point for _, point in pairs]
+    base, base_point = min(rated, key=lambda pair: (pair[1].processes, -(pair[1].tokens_per_second or 0.0)))
+    return [_against(base, base_point, runs, point) for runs, point in pairs]
 
 
-def _bare_point(measurement: Measurement) -> ScalingPoint:
-    found = spread(measurement.rates)
+def _bare_point(runs: Sequence[Measurement]) -> ScalingPoint:
+    found, first = spread(*(run.rates for run in runs)), runs[0]
     median = found.median if found else None
     return ScalingPoint(
-        label=measurement.label,
-        processes=measurement.processes,
-        data=measurement.data,
-        tensor=measurement.tensor,
-        pipeline=measurement.pipeline,
-        threads_per_process=measurement.threads_per_process,
+        label=first.label,
+        processes=first.processes,
+        data=first.data,
+        tensor=first.tensor,
+        pipeline=first.pipeline,
+        threads_per_process=first.threads_per_process,
         tokens_per_second=median,
         tokens_per_second_low=found.low if found else None,
         tokens_per_second_high=found.high if found else None,
         speedup=None,
         efficiency=None,
+        efficiency_low=None,
+        efficiency_high=None,
         baseline=None,
-        mfu=_mfu(measurement, median),
+        mfu=_mfu(runs, median),
         steps_measured=found.measured if found else 0,
         warm_up_steps=found.warm_up if found else 0,
-        global_batch_tokens=measurement.global_batch_tokens,
-        run_id=measurement.run_id,
+        global_batch_tokens=first.global_batch_tokens,
+        run_ids=tuple(run.run_id for run in runs),
         note="" if found else "no step was measured",
     )
 
 
-def _mfu(measurement: Measurement, tokens_per_second: float | None) -> float | None:
-    if not (tokens_per_second and measurement.flops_per_token and measurement.peak_flops_per_second):
-        return None
-    return mfu(tokens_per_second, measurement.flops_per_token, measurement.peak_flops_per_second)
+def _mfu(runs: Sequence[Measurement], tokens_per_second: float | None) -> float | None:
+    per_token = runs[0].flops_per_token
+    peaks = [run.peak_flops_per_second for run in runs if run.peak_flops_per_second]
+    return (
+        mfu(tokens_per_second, per_token, statistics.mean(peaks)) if tokens_per_second and per_token and peaks else None
+    )
 
 
 def _against(
-    base: Measurement, base_point: ScalingPoint, measurement: Measurement, point: ScalingPoint
+    base: Sequence[Measurement], base_point: ScalingPoint, runs: Sequence[Measurement], point: ScalingPoint
 ) -> ScalingPoint:
     if point.tokens_per_second is None or base_point.tokens_per_second is None:
         return point
-    difference = _difference(base, measurement)
+    difference = next((words for run in runs for other in base if (words := _difference(other, run))), "")
     if difference:
         return replace(point, note=f"not compared with {base_point.label}: {difference}")
     speedup = point.tokens_per_second / base_point.tokens_per_second
-    efficiency = speedup / (measurement.processes / base.processes)
-    return replace(point, speedup=speedup, efficiency=efficiency, baseline=base_point.label)
+    ratio = point.processes / base_point.processes
+    rounds = _rounds(base, runs)
+    low, high = (min(rounds) / ratio, max(rounds) / ratio) if len(rounds) > 1 else (None, None)
+    return replace(
+        point,
+        speedup=speedup,
+        efficiency=speedup / ratio,
+        efficiency_low=low,
+        efficiency_high=high,
+        baseline=base_point.label,
+    )
+
+
+def _rounds(base: Sequence[Measurement], runs: Sequence[Measurement]) -> list[float]:
+    """The speed-up of every round; empty unless both were measured equally often."""
+    if len(base) != len(runs):
+        return []
+    pairs = [(spread(run.rates), spread(other.rates)) for run, other in zip(runs, base, strict=True)]
+    return [mine.median / its.median for mine, its in pairs if mine and its]
 
 
 def _difference(base: Measurement, other: Measurement) -> str:

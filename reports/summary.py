@@ -124,7 +124,7 @@ def chain_numbers(story: Story) -> dict[str, Any]:
     """The scaling points, and time and memory by stage."""
     points = scaling_of(story)
     return {
-        "scaling": [asdict(point) for point in points],
+        "scaling": [asdict(point) | {"run_ids": list(point.run_ids)} for point in points],
         "scaling_baseline": next((p.baseline for p in points if p.baseline), None),
         "scaling_kind": "strong: the same model and global batch in every point",
         "scaling_interval": INTERVAL,

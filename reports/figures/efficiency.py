@@ -75,6 +75,17 @@ def _with_error(axes: Axes, points: list[ScalingPoint], color: str, marker: str,
     )
 
 
+def _whiskers(axes: Axes, points: Sequence[ScalingPoint]) -> None:
+    """From the lowest to the highest round, where a point has several and is not the baseline."""
+    for place, point in enumerate(points):
+        if point.efficiency is None or point.efficiency_low is None or point.efficiency_high is None:
+            continue
+        if point.label != point.baseline:
+            axes.vlines(
+                place, 100 * point.efficiency_low, 100 * point.efficiency_high, color=INK, linewidth=1.6, zorder=5
+            )
+
+
 def efficiency_bars(points: Sequence[ScalingPoint], alt: str = "") -> str:
     """Returns the efficiency of every compared point beside the ideal 100 %."""
     compared = [p for p in points if p.efficiency is not None]
@@ -84,6 +95,7 @@ def efficiency_bars(points: Sequence[ScalingPoint], alt: str = "") -> str:
         heights = [100.0 * (p.efficiency or 0.0) for p in compared]
         colors = [COLOR_OF_AXIS.get(axis_of(p), PURPLE) if axis_of(p) else GREY for p in compared]
         places = axes.bar(range(len(compared)), heights, color=colors, width=0.6)
+        _whiskers(axes, compared)
         axes.bar_label(places, [f"{height:.0f} %" for height in heights], padding=3)
         axes.axhline(100, color=GREY, linestyle=(0, (4, 3)), linewidth=1.4)
         axes.set_xticks(range(len(compared)), labels)

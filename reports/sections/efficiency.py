@@ -20,6 +20,8 @@ COLUMNS = (
     Column("tokens_per_second_high", "upper quartile", whole, numeric=True),
     Column("speedup", "speed-up", fixed(2), numeric=True),
     Column("efficiency", "efficiency", percent, numeric=True),
+    Column("efficiency_low", "lowest round", percent, numeric=True),
+    Column("efficiency_high", "highest round", percent, numeric=True),
     Column("mfu", "MFU", percent, numeric=True),
     Column("steps_measured", "steps measured", whole, numeric=True),
     Column("warm_up_steps"),
@@ -28,7 +30,7 @@ COLUMNS = (
     Column("tensor"),
     Column("pipeline"),
     Column("baseline"),
-    Column("run_id"),
+    Column("run_ids"),
 )
 
 
@@ -41,7 +43,8 @@ def efficiency_section(story: Story, summary: dict[str, Any]) -> Section | None:
         missing = "Scaling was not measured: no run of this chain has the role “scaling”."
         return Section("scaling", "Scaling efficiency", "", [Paragraph(missing)])
     blocks: list[Block] = [*_figures(points)]
-    rows = [[asdict(point)[column.key] for column in COLUMNS] for point in points]
+    cells = [asdict(point) | {"run_ids": " ".join(point.run_ids)} for point in points]
+    rows = [[row[column.key] for column in COLUMNS] for row in cells]
     blocks.append(Table("scaling", "Points", COLUMNS, rows, _measured_words(points)))
     blocks += [Paragraph(f"{point.label}: {point.note}.", "notice") for point in points if point.note]
     apart = peak_disagreement([facts.measurement() for facts in story.scaling])
@@ -76,7 +79,8 @@ def _figures(points: list[ScalingPoint]) -> list[Block]:
             "scaling-efficiency",
             efficiency[0].upper() + efficiency[1:],
             efficiency_bars(points, alt=efficiency),
-            f"Speed-up over {best.baseline}, divided by the ratio of processes; the dashed line is ideal.",
+            f"Speed-up over {best.baseline}, divided by the ratio of processes; the dashed line is ideal. A black line "
+            "reaches from the lowest to the highest round.",
         ),
     ]
 
@@ -89,8 +93,11 @@ def _lead(points: list[ScalingPoint]) -> str:
 
 def _measured_words(points: list[ScalingPoint]) -> str:
     skipped = sorted({p.warm_up_steps for p in points})
-    words = f"The first {' or '.join(map(str, skipped))} steps of a run are its warm-up and are left out; "
+    words = f"The first steps are warm-up and are left out ({' or '.join(map(str, skipped))} a point); "
     words += "median and quartiles are over the steps after them."
+    rounds = {p.runs for p in points}
+    if rounds != {1}:
+        words += f" Every point was measured {' or '.join(map(str, sorted(rounds)))} times, in turn with the others."
     batches = {p.global_batch_tokens for p in points if p.global_batch_tokens}
     return f"{words} Every point: {plural(batches.pop(), 'token')} per step." if len(batches) == 1 else words
 

@@ -22,7 +22,8 @@ CHAIN_KEYS = {
 }  # fmt: skip
 POINT_KEYS = {
     "label", "processes", "data", "tensor", "pipeline", "threads_per_process", "tokens_per_second",
-    "tokens_per_second_low", "tokens_per_second_high", "speedup", "efficiency", "mfu", "steps_measured", "run_id",
+    "tokens_per_second_low", "tokens_per_second_high", "speedup", "efficiency", "mfu", "steps_measured", "run_ids",
+    "efficiency_low", "efficiency_high",
 }  # fmt: skip
 
 

@@ -104,3 +104,21 @@ def test_peak_disagreement_is_per_process() -> None:
     assert peak_disagreement([one, two]) == 1.0
     assert peak_disagreement([one, replace(two, peak_flops_per_second=3e9)]) == pytest.approx(1.5)
     assert peak_disagreement([replace(one, peak_flops_per_second=None)]) == 1.0
+
+
+def test_rounds_are_pooled_and_give_the_range_by_hand() -> None:
+    # Round 1: 170 over 100; round 2: 150 over 120. Pooled medians: 160 over 110.
+    ones = [measurement([100.0] * 8, run_id="a"), measurement([120.0] * 8, run_id="c")]
+    twos = [measurement([170.0] * 8, data=2, run_id="b"), measurement([150.0] * 8, data=2, run_id="d")]
+    base, point = scaling_points([ones[0], twos[0], ones[1], twos[1]])
+    assert (base.run_ids, point.run_ids, point.runs, point.steps_measured) == (("a", "c"), ("b", "d"), 2, 12)
+    assert point.tokens_per_second == 160
+    assert point.efficiency == pytest.approx(160 / 110 / 2)
+    assert point.efficiency_low == pytest.approx(150 / 120 / 2)
+    assert point.efficiency_high == pytest.approx(170 / 100 / 2)
+    assert base.efficiency_low == base.efficiency_high == 1.0
+
+
+def test_a_point_measured_once_has_no_range() -> None:
+    _, point = scaling_points([measurement([100.0] * 4), measurement([190.0] * 4, data=2)])
+    assert (point.efficiency_low, point.efficiency_high) == (None, None)
