@@ -94,9 +94,11 @@ def efficiency_bars(points: Sequence[ScalingPoint], alt: str = "") -> str:
         labels = [p.label.replace(" x ", "\nx ").replace(" parallel", "\nparallel", 1) for p in compared]
         heights = [100.0 * (p.efficiency or 0.0) for p in compared]
         colors = [COLOR_OF_AXIS.get(axis_of(p), PURPLE) if axis_of(p) else GREY for p in compared]
-        places = axes.bar(range(len(compared)), heights, color=colors, width=0.6)
+        axes.bar(range(len(compared)), heights, color=colors, width=0.6)
         _whiskers(axes, compared)
-        axes.bar_label(places, [f"{height:.0f} %" for height in heights], padding=3)
+        for place, (point, height) in enumerate(zip(compared, heights, strict=True)):
+            top = max(height, 100.0 * (point.efficiency_high or 0.0))
+            axes.annotate(f"{height:.0f} %", (place, top), (0, 4), textcoords="offset points", ha="center")
         axes.axhline(100, color=GREY, linestyle=(0, (4, 3)), linewidth=1.4)
         axes.set_xticks(range(len(compared)), labels)
         axes.set_ylim(0, max(120.0, *heights) * 1.05)
