@@ -23,10 +23,10 @@ from data_prep.config import DataPrepConfig, FiltersConfig
 from data_prep.executor import LocalExecutor
 from data_prep.inputs import CrawlFile, find_inputs
 from data_prep.ledger import Metered, read_ledger
-from data_prep.processes import available_cores
 from data_prep.tokenize import EncodeDocuments, join_splits
 from data_prep.train_tokenizer import sample_lines, train
 from kit.files import atomic_write, disk_full_as_failure
+from kit.hardware import available_cores
 from kit.run.directory import RunDirectory
 from kit.run.events import append_event
 from kit.tokens.card import CARD_NAME, write_card

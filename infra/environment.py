@@ -22,6 +22,7 @@ STAMP = VENV / "slipway-setup"
 EXTENSIONS = ROOT / ".cache" / "torch_extensions"
 PYTHON_VERSION = (3, 11)
 GIB = 1 << 30
+ONLINE = "check the network and pip's index settings (`pip config list`), then `make setup` again"
 FREE_GIB = {"cpu": 6, "default": 12}
 # Not in the lock: what installs the rest, and the libraries that a CUDA build of torch brings.
 NOT_LOCKED = re.compile(r"(pip|slipway|uv|triton|nvidia-.*|cuda-.*)==|-e |.* @ ", re.IGNORECASE)
@@ -116,17 +117,16 @@ def locked_torch() -> str:
 def install_torch(python: str, torch: str) -> None:
     """Installs torch first: it alone has dependencies (the CUDA libraries) that the lock leaves to it."""
     pin = locked_torch()
-    online = "check the network and pip's index settings (`pip config list`), then `make setup` again"
     if torch != "cpu":
-        run([python, "-m", "pip", "install", "--constraint", str(LOCK), pin], f"Installing {pin}", online)
+        run([python, "-m", "pip", "install", "--constraint", str(LOCK), pin], f"Installing {pin}", ONLINE)
         return
     try:
-        run([python, "-m", "pip", "install", "--constraint", str(LOCK), f"{pin}+cpu"], f"Installing {pin}+cpu", online)
+        run([python, "-m", "pip", "install", "--constraint", str(LOCK), f"{pin}+cpu"], f"Installing {pin}+cpu", ONLINE)
     except SetupError:
         # The usual index has no CPU build for Linux; uv knows where PyTorch publishes its own.
-        run([python, "-m", "pip", "install", "uv"], "Installing uv to find PyTorch's CPU build", online)
+        run([python, "-m", "pip", "install", "uv"], "Installing uv to find PyTorch's CPU build", ONLINE)
         uv = [str(Path(python).with_name("uv")), "pip", "install", "--python", python, "--torch-backend", "cpu"]
-        run([*uv, "--constraint", str(LOCK), pin], f"Installing the CPU build of {pin}", online)
+        run([*uv, "--constraint", str(LOCK), pin], f"Installing the CPU build of {pin}", ONLINE)
 
 
 def install(torch: str) -> None:
@@ -135,21 +135,25 @@ def install(torch: str) -> None:
     python = str(VENV / "bin" / "python")
     if not Path(python).exists():
         run([sys.executable, "-m", "venv", str(VENV)], "Making .venv", "remove .venv and try again")
-    online = "check the network and pip's index settings (`pip config list`), then `make setup` again"
     install_torch(python, torch)
     pip = [python, "-m", "pip", "install", "--no-deps"]
     count = sum(1 for line in LOCK.read_text().splitlines() if "==" in line)
-    run([*pip, "-r", str(LOCK)], f"Installing {count} packages from requirements/lock.txt (2 to 10 minutes)", online)
+    run([*pip, "-r", str(LOCK)], f"Installing {count} packages from requirements/lock.txt (2 to 10 minutes)", ONLINE)
     remove_strangers(python)
     run([*pip, "--no-build-isolation", "-e", str(ROOT)], "Installing slipway itself", "read the lines above")
 
 
+def installed_pins(python: str) -> list[str]:
+    """Returns the `name==version` lines of an environment that belong in a lock."""
+    freeze = [python, "-m", "pip", "freeze", "--all"]
+    lines = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if "==" in line and not NOT_LOCKED.match(line)]
+
+
 def remove_strangers(python: str) -> None:
     """Uninstalls what an earlier lock brought and this one does not name, so that the environment is the lock's."""
-    freeze = [python, "-m", "pip", "freeze", "--all"]
-    installed = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout.splitlines()
     locked = {line.split("==")[0].lower() for line in LOCK.read_text().splitlines()}
-    names = [line.split("==")[0] for line in installed if "==" in line and not NOT_LOCKED.match(line)]
+    names = [pin.split("==")[0] for pin in installed_pins(python)]
     strangers = [name for name in names if name.lower() not in locked]
     if strangers:
         command = [python, "-m", "pip", "uninstall", "--yes", *strangers]

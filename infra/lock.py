@@ -7,10 +7,9 @@ torch asks for are left to torch.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
-from infra.environment import LOCK, NOT_LOCKED
+from infra.environment import LOCK, installed_pins
 
 HEADER = """\
 # Every package of the environment, in the versions that were tried together on Python 3.11 (`pip check` is clean).
@@ -20,11 +19,7 @@ HEADER = """\
 
 def main() -> int:
     """Writes the lock and says how many packages it names."""
-    command = [sys.executable, "-m", "pip", "freeze", "--all"]
-    frozen = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    lines = sorted(
-        (line.split("+")[0] for line in frozen if "==" in line and not NOT_LOCKED.match(line)), key=str.lower
-    )
+    lines = sorted((pin.split("+")[0] for pin in installed_pins(sys.executable)), key=str.lower)
     LOCK.parent.mkdir(exist_ok=True)
     LOCK.write_text(HEADER + "\n".join(lines) + "\n")
     print(f"{LOCK}: {len(lines)} packages")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -40,6 +41,11 @@ def accelerator(device_name: str) -> Accelerator | None:
     """Returns the accelerator whose `match` is the longest found as whole words in a driver's device name, or None."""
     fitting = [a for a in accelerators() if re.search(rf"\b{re.escape(a.match)}\b", device_name)]
     return max(fitting, key=lambda a: len(a.match), default=None)
+
+
+def available_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count_cuda_devices() -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 import pydantic
 
 from kit.config import Config
+from kit.hardware import available_cores
 
 
 class Target(Config):
@@ -28,7 +28,7 @@ class Target(Config):
             accelerators: Number of CUDA devices that the machine has.
         """
         device = self.device if self.device != "auto" else ("cuda" if accelerators else "cpu")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = available_cores()
         # Ranks that share a machine fight for cores, and a curve over 1 and 2 ranks compares only at one thread each.
         threads = self.threads_per_process if self.threads_per_process != "auto" else (1 if processes > 1 else cores)
         devices = self.devices_per_host

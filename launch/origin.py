@@ -48,9 +48,10 @@ def find_parent(root: Path, name: str, reference: str, child: str) -> RunDirecto
     """
     kind, _, stage = reference.partition(":")
     if kind == "last" and stage:
-        for finished in newest_finished(list_runs(root), stage):
-            return finished
-        raise MissingParent(name, stage, reference, root, recipe_that_makes(stage, Path(child).stem))
+        newest = newest_finished(list_runs(root), stage)
+        if newest is None:
+            raise MissingParent(name, stage, reference, root, recipe_that_makes(stage, Path(child).stem))
+        return newest
     run = find_run(root, reference)
     if not _is_finished(run):
         raise UserError(

@@ -162,8 +162,8 @@ def list_runs(root: Path) -> list[RunDirectory]:
     return [run for *_, run in sorted(found, key=lambda entry: entry[:2])]
 
 
-def newest_finished(runs: list[RunDirectory], stage: str) -> list[RunDirectory]:
-    """Returns the newest finished run of a stage as a list of one, or an empty list.
+def newest_finished(runs: list[RunDirectory], stage: str) -> RunDirectory | None:
+    """Returns the newest finished run of a stage, or None.
 
     Runs with a role are left out: a scaling point trains for a few steps, and nobody means it by the last model.
     """
@@ -172,8 +172,8 @@ def newest_finished(runs: list[RunDirectory], stage: str) -> list[RunDirectory]:
     for run in reversed(runs):
         manifest = run.manifest()
         if manifest.stage == stage and manifest.role is None and state_of(run) == RunState.FINISHED:
-            return [run]
-    return []
+            return run
+    return None
 
 
 def find_run(root: Path, reference: str) -> RunDirectory:
@@ -189,7 +189,8 @@ def find_run(root: Path, reference: str) -> RunDirectory:
     runs = list_runs(root)
     kind, _, stage = reference.partition(":")
     if kind == "last" and stage:
-        fitting = newest_finished(runs, stage)
+        newest = newest_finished(runs, stage)
+        fitting = [newest] if newest else []
     elif kind == "last":
         fitting = ([r for r in runs if r.manifest().stage == "chain"] or runs)[-1:]
     else:
