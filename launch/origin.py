@@ -18,6 +18,9 @@ from launch.recipe_files import ROOT, recipe_that_makes
 
 HASHED_WHOLE_BYTES = 256 * 2**20  # larger inputs are told apart by size and time: hashing a crawl would take hours
 
+READ_BY_CHILDREN = ("model", "tokenizer", "adapter", "reward_model")
+"""Folders of artifacts whose content belongs to a parent's digest; shards are in their card."""
+
 
 class MissingParent(UserError):
     """A parent run is not there; `recipe` would make it."""
@@ -69,10 +72,8 @@ def describe_parent(run: RunDirectory) -> Parent:
 
 def artifacts_digest(run: RunDirectory) -> str:
     """A digest over a run's key and what its children read: models, and cards (which hold the digests of shards)."""
-    files = [path for path in run.artifacts.glob("*.json") if path.is_file()]
-    files += [
-        path for folder in ("model", "tokenizer") for path in (run.artifacts / folder).rglob("*") if path.is_file()
-    ]
+    files = [path for pattern in ("*.json", "*.jsonl") for path in run.artifacts.glob(pattern) if path.is_file()]
+    files += [path for folder in READ_BY_CHILDREN for path in (run.artifacts / folder).rglob("*") if path.is_file()]
     names = {str(path.relative_to(run.artifacts)): sha256_file(path) for path in sorted(files)}
     return digest({"key": run.manifest().key, "artifacts": names})
 
@@ -85,7 +86,7 @@ def run_key(plan: Plan, parent_keys: Mapping[str, str], repeat: int = 1) -> str:
         parent_keys: parent's name -> that run's own key, so that a change travels down to every descendant.
         repeat: which repetition of the same measurement this is, from 1.
     """
-    inputs = input_fingerprints(plan.config, plan.kind.inputs) if plan.kind.inputs else {}
+    inputs = {name: mark for key in plan.kind.inputs for name, mark in input_fingerprints(plan.config, key).items()}
     content: dict[str, Any] = {
         "stage": plan.stage,
         "config": plan.config,

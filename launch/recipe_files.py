@@ -42,9 +42,12 @@ def recipe_names() -> dict[str, Path]:
 
 
 def recipe_that_makes(stage: str, like: str) -> str | None:
-    """The short name of a recipe for a missing parent: the one called like the child, else `demo`, else the first."""
+    """The short name of a recipe for a missing parent.
+
+    The one called like the child, or like the child's first word (tiny-dpo -> tiny), else `demo`, else the first.
+    """
     names = [name for name in recipe_names() if name.startswith(f"{stage}/")]
-    for wanted in (f"{stage}/{like}", f"{stage}/demo"):
+    for wanted in (f"{stage}/{like}", f"{stage}/{like.partition('-')[0]}", f"{stage}/demo"):
         if wanted in names:
             return wanted
     return names[0] if names else None

@@ -18,22 +18,25 @@ class LaunchStage(NamedTuple):
         config: its configuration model, written `module:attribute`.
         module: what `python -m` runs with the run directory as its argument.
         parallel: whether torchrun starts it, one process a rank; else it is one process that may fork its own workers.
-        inputs: the dotted key of the list of its input files, which belong to the key of a run; empty: only parents.
+        inputs: the dotted keys that name its input files, which belong to the key of a run; none: only parents.
         checkpoints: whether going on after a stop needs a checkpoint; else the stage skips what it finds finished.
     """
 
     config: str
     module: str
     parallel: bool
-    inputs: str = ""
+    inputs: tuple[str, ...] = ()
     checkpoints: bool = True
 
 
 STAGES: dict[str, LaunchStage] = {
     "data_prep": LaunchStage(
-        "data_prep.config:DataPrepConfig", "data_prep", parallel=False, inputs="input.paths", checkpoints=False
+        "data_prep.config:DataPrepConfig", "data_prep", parallel=False, inputs=("input.paths",), checkpoints=False
     ),
-    **{name: LaunchStage(stage.config, "recipes", parallel=True) for name, stage in RECIPE_STAGES.items()},
+    **{
+        name: LaunchStage(stage.config, "recipes", parallel=True, inputs=stage.inputs)
+        for name, stage in RECIPE_STAGES.items()
+    },
 }
 
 

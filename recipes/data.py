@@ -14,11 +14,16 @@ from kit.errors import UserError
 Ids = npt.NDArray[np.int64]
 
 
+IGNORED = -100
+"""The label of a place that doesn't count towards the loss: padding, and what the user says in a conversation."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """The part of a step's samples that one data rank trains on.
 
-    tokens and labels are [samples, sequence_length]; labels are the tokens one place to the right. Every label counts.
+    tokens and labels are [samples, sequence_length]; labels are the tokens one place to the right, or IGNORED. Losses
+    are means over the counted labels of the whole job, so that ranks with longer answers weigh more.
     """
 
     step: int

@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from kit.errors import RunFailure
 from kit.metrics import StepRecord
-from recipes.data import Batch
-from recipes.engines.protocol import Engine
+from recipes.engines.protocol import StepResult
 from recipes.schedule import ScheduleConfig, learning_rate
 
 
@@ -29,7 +30,7 @@ class Course:
     Attributes:
         first_step: The next step to do, from 1; more after a resume.
         steps: The last step.
-        global_batch_samples, global_batch_tokens: What one step of the whole job consumes.
+        global_batch_samples, global_batch_tokens: What one step of the whole job consumes; a result may say it better.
         highest_rate: Learning rate at the end of warm-up.
         schedule: Its course.
         validate_every, checkpoint_every: In steps; None for never.
@@ -43,6 +44,31 @@ class Course:
     schedule: ScheduleConfig
     validate_every: int | None
     checkpoint_every: int | None
+
+
+class Numbered(Protocol):
+    """A batch of whatever kind; it knows the step that it belongs to."""
+
+    @property
+    def step(self) -> int:
+        """The optimizer step, from 1."""
+        ...
+
+
+class Trainable(Protocol):
+    """What the loop and the checkpoints ask of whatever learns: an engine, a reward model, a policy."""
+
+    def train_step(self, batch: Any, learning_rate: float) -> StepResult:
+        """One optimizer step on this data rank's batch. *Collective*: every rank."""
+        ...
+
+    def save_state(self, folder: Path) -> None:
+        """Writes everything that training needs to go on. *Collective*: every rank."""
+        ...
+
+    def load_state(self, folder: Path) -> None:
+        """Reads what `save_state` wrote. *Collective*: every rank."""
+        ...
 
 
 class Stopwatch:
@@ -62,8 +88,8 @@ class Stopwatch:
 
 
 def train(
-    engine: Engine,
-    batches: Iterator[Batch],
+    engine: Trainable,
+    batches: Iterator[Numbered],
     course: Course,
     speed: Speed,
     *,
@@ -95,16 +121,17 @@ def train(
             checkpoint(step)
         checkpoint_seconds = watch.lap()
         # Speed is of training alone: checkpoints and validation have columns of their own.
-        tokens_per_second = course.global_batch_tokens / (data_seconds + compute_seconds)
+        tokens = course.global_batch_tokens if result.tokens is None else result.tokens
+        tokens_per_second = tokens / (data_seconds + compute_seconds)
         flops = tokens_per_second * speed.flops_per_token
         yield StepRecord(
             step=step,
             loss=result.loss,
             grad_norm=result.grad_norm,
             learning_rate=rate,
-            tokens=course.global_batch_tokens,
+            tokens=tokens,
             samples=course.global_batch_samples,
-            tokens_total=step * course.global_batch_tokens,
+            tokens_total=step * course.global_batch_tokens if result.tokens is None else None,
             step_seconds=watch.total(),
             tokens_per_second=tokens_per_second,
             model_flops_per_second=flops,
@@ -115,6 +142,7 @@ def train(
             evaluation_seconds=evaluation_seconds,
             peak_memory_gib=peak_memory_gib(),
             validation_loss=validation_loss,
+            extra=dict(result.extra),
         )
         if stop:
             return

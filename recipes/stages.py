@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 
 
 class Stage(NamedTuple):
-    """Where a stage's parts are, written `module:attribute`."""
+    """Where a stage's parts are, written `module:attribute`.
+
+    `inputs` are the dotted keys of its configuration that name input files; they belong to the reuse key of a run.
+    """
 
     config: str
     run: str
+    inputs: tuple[str, ...] = ()
 
 
 STAGES: dict[str, Stage] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -14,11 +14,14 @@ from recipes.data import Batch, Ids
 class StepResult(NamedTuple):
     """One optimizer step over the whole job; the same on every rank.
 
-    loss is the mean nats per token before the step, grad_norm the norm before clipping.
+    loss is the mean nats per counted token before the step, grad_norm the norm before clipping, tokens how many tokens
+    the step consumed where that differs from step to step, extra further numbers for the step's record.
     """
 
     loss: float
     grad_norm: float
+    tokens: int | None = None
+    extra: Mapping[str, float] = {}
 
 
 class Engine(Protocol):

@@ -14,7 +14,7 @@ from recipes.distributed.processes import Processes
 from recipes.engines.protocol import StepResult
 from recipes.model.config import ModelConfig
 from recipes.model.gpt import Gpt
-from recipes.pretrain.config import PretrainConfig
+from recipes.training.config import TrainingConfig
 
 STATE_FILE = "state.pt"
 
@@ -26,7 +26,7 @@ class ReferenceEngine:
     data_rank = 0
     data_degree = 1
 
-    def __init__(self, config: PretrainConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> None:
+    def __init__(self, config: TrainingConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> None:
         if processes.world_size > 1:
             raise UserError(
                 f"engine reference in a job of {processes.world_size} processes",

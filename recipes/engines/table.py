@@ -7,8 +7,8 @@ import torch
 from recipes.distributed.processes import Processes
 from recipes.engines.protocol import Engine
 from recipes.model.config import ModelConfig
-from recipes.pretrain.config import PretrainConfig
 from recipes.stages import load_object
+from recipes.training.config import TrainingConfig
 
 ENGINES = {
     "reference": "recipes.engines.reference:ReferenceEngine",
@@ -16,7 +16,7 @@ ENGINES = {
 }
 
 
-def build_engine(config: PretrainConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> Engine:
+def build_engine(config: TrainingConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> Engine:
     """Makes the engine that a recipe names, with weights still to be loaded. *Collective*: every rank."""
     engine: Engine = load_object(ENGINES[config.engine])(config, model, processes, dtype)
     return engine

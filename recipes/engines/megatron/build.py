@@ -18,10 +18,10 @@ from recipes.distributed.processes import Processes
 from recipes.engines.megatron import cpu_shim
 from recipes.engines.megatron.layers import layer_spec
 from recipes.model.config import ModelConfig
-from recipes.pretrain.config import OptimizerConfig, PretrainConfig
+from recipes.training.config import OptimizerConfig, TrainingConfig
 
 
-def check(config: PretrainConfig, model: ModelConfig) -> None:
+def check(config: TrainingConfig, model: ModelConfig) -> None:
     """Refuses what this adapter can't do.
 
     Raises:
@@ -60,7 +60,7 @@ def build_groups(layout: Layout, seed: int) -> ProcessGroupCollection:
     return ProcessGroupCollection.use_mpu_process_groups()
 
 
-def transformer_config(config: PretrainConfig, model: ModelConfig, dtype: torch.dtype) -> TransformerConfig:
+def transformer_config(config: TrainingConfig, model: ModelConfig, dtype: torch.dtype) -> TransformerConfig:
     """Megatron's words for the recipe's model and layout."""
     layout = config.layout
     translated = TransformerConfig(
@@ -98,7 +98,7 @@ def transformer_config(config: PretrainConfig, model: ModelConfig, dtype: torch.
 
 
 def build_chunks(
-    config: PretrainConfig,
+    config: TrainingConfig,
     model: ModelConfig,
     translated: TransformerConfig,
     groups: ProcessGroupCollection,

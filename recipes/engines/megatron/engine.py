@@ -25,7 +25,7 @@ from recipes.engines.megatron.layers import unzigzag, zigzag  # noqa: E402
 from recipes.engines.megatron.weights import chunk_rules, export_order  # noqa: E402
 from recipes.engines.protocol import StepResult  # noqa: E402
 from recipes.model.config import ModelConfig  # noqa: E402
-from recipes.pretrain.config import PretrainConfig  # noqa: E402
+from recipes.training.config import TrainingConfig  # noqa: E402
 
 Feed = Iterator[dict[str, torch.Tensor]]
 
@@ -35,7 +35,7 @@ class MegatronEngine:
 
     name = "megatron"
 
-    def __init__(self, config: PretrainConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> None:
+    def __init__(self, config: TrainingConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> None:
         build.check(config, model)
         self._processes, self._model, self._layout = processes, model, config.layout
         self._place = config.layout.coordinates(processes.rank)

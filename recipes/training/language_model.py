@@ -1,0 +1,172 @@
+"""Training a language model on token shards, whichever engine does it: the work of the stages pretrain and zero."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kit.errors import UserError
+from kit.files import atomic_write
+from kit.flops import flops_per_token, non_embedding_parameters, parameter_count
+from kit.run.directory import RunDirectory
+from kit.run.events import read_events
+from recipes.data import Batch, SampleStream, batches
+from recipes.dataset import Dataset
+from recipes.distributed.peak import measure_peak
+from recipes.distributed.processes import DTYPES, Processes
+from recipes.engines.protocol import Engine
+from recipes.engines.table import build_engine
+from recipes.loop import Speed
+from recipes.model.config import ModelConfig
+from recipes.training.config import TrainingConfig
+from recipes.training.export import check_difference, export_difference, export_model
+from recipes.training.steps import Steps
+
+COMPARED_SAMPLES = 2
+"""Samples whose logits are compared after the export: every position is compared, so two are plenty."""
+
+
+def _check(config: TrainingConfig, dataset: Dataset, model: ModelConfig, processes: Processes) -> None:
+    if model.vocab_size < dataset.card.tokenizer.vocab_size:
+        raise UserError(
+            f"model.vocab is {model.vocab_size}, and the shards' tokenizer has {dataset.card.tokenizer.vocab_size}",
+            expected="a vocabulary that holds every token id",
+            action="leave model.vocab out: the tokenizer's is used then",
+        )
+    config.layout.check_world(processes.world_size)
+    config.layout.check_model(
+        layers=model.layers,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        hidden=model.hidden,
+        ffn=model.ffn,
+        sequence_length=config.data.sequence_length,
+    )
+
+
+class LanguageModelTraining:
+    """One run: its parts, and the order in which they work. *Collective*: every rank makes one and calls `go`.
+
+    Args:
+        config: The recipe.
+        run: Its run directory.
+        dataset: Checked shards.
+        model: The model, vocabulary filled in.
+        first_weights: Whole tensors by Hugging Face name, to start from.
+        processes: The job.
+        export: Whether to write Hugging Face directories, before and after.
+
+    Raises:
+        UserError: If shards, model, layout and processes don't fit together.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        run: RunDirectory,
+        dataset: Dataset,
+        model: ModelConfig,
+        first_weights: Callable[[str], torch.Tensor],
+        processes: Processes,
+        *,
+        export: bool,
+    ) -> None:
+        _check(config, dataset, model, processes)
+        self.config, self.run, self.dataset, self.model, self.processes = config, run, dataset, model, processes
+        self.first_weights, self.export = first_weights, export
+        self.dtype = DTYPES[config.precision]
+        self.shape = model.shape(config.data.sequence_length)
+        self.per_token = flops_per_token(config.logging.flops_convention, self.shape)
+        length = config.data.sequence_length
+        self.train_stream = SampleStream(dataset.tokens("train"), length, config.seed)
+        self.validation_stream = SampleStream(dataset.tokens("validation"), length, config.seed, shuffle=False)
+        self.peak, self.peak_source = measure_peak(processes, self.dtype, config.logging.peak_seconds)
+        self.engine: Engine = build_engine(config, model, processes, self.dtype)
+        self.steps = Steps(config, run, processes, self.engine, Speed(self.per_token, self.peak))
+
+    def go(self) -> None:
+        """Begins or goes on, trains, exports, sums up. *Collective*: every rank.
+
+        Raises:
+            RunFailure: If the loss isn't finite, the disk is full, or the export isn't the trained model.
+            Stopped: If it was asked to stop; the state is checkpointed.
+        """
+        with self.steps.sinks:
+            notes = self.steps.resume() or self._begin()
+            self.steps.go(self._feed, self.validation_loss, notes)
+            after = self.validation_loss()
+            difference = self._export() if self.export else None
+            if self.processes.first:
+                summary = self._summary(notes["validation_loss_before"], after, difference)
+                atomic_write(self.run.artifacts / "training.json", json.dumps(summary, indent=1) + "\n")
+
+    def _feed(self, steps: range) -> Iterator[Batch]:
+        samples = self.config.data.global_batch_samples
+        return batches(self.train_stream, steps, samples, self.engine.data_rank, self.engine.data_degree)
+
+    def validation_loss(self) -> float:
+        """Mean nats per token over the first validation samples. *Collective*: every rank."""
+        layout = self.config.layout
+        unit = layout.data * (layout.pipeline if layout.interleave > 1 else 1)
+        samples = min(self.config.validation.samples, len(self.validation_stream)) // unit * unit
+        if not samples:
+            raise UserError(
+                f"{len(self.validation_stream)} validation samples for {unit} data ranks",
+                expected="at least one for each",
+                action="prepare more text, or lower data.sequence_length or layout.data",
+            )
+        share = samples // layout.data
+        start = self.engine.data_rank * share
+        return self.engine.mean_loss([self.validation_stream.batch(0, start, start + share)])
+
+    def _begin(self) -> dict[str, float]:
+        self.engine.load_weights(self.first_weights)
+        if self.export:
+            self._write_model("untrained")
+        return {"validation_loss_before": self.validation_loss()}
+
+    def _write_model(self, name: str) -> Path:
+        directory = self.run.artifacts / name
+        length = self.config.data.sequence_length
+        export_model(self.engine, self.model, length, self.dataset, directory, self.processes)
+        return directory
+
+    def _export(self) -> float:
+        directory = self._write_model("model")
+        samples = min(COMPARED_SAMPLES * self.config.layout.pipeline, len(self.validation_stream))
+        tokens = self.validation_stream.batch(0, 0, samples).tokens
+        difference = export_difference(self.engine, directory, tokens, self.processes)
+        check_difference(difference, self.dtype, directory)
+        return difference
+
+    def _summary(self, before: float, after: float, difference: float | None) -> dict[str, Any]:
+        config = self.config
+        return {
+            "flops_convention": config.logging.flops_convention,
+            "flops_per_token": self.per_token,
+            "peak_flops_per_second": self.peak,
+            "peak_source": self.peak_source,
+            "parameters": parameter_count(self.shape),
+            "parameters_non_embedding": non_embedding_parameters(self.shape),
+            "layout": config.layout.model_dump(),
+            "world_size": self.processes.world_size,
+            "threads_per_process": self.processes.threads,
+            "device": _device_words(self.processes.device),
+            "precision": config.precision,
+            "engine": config.engine,
+            "validation_loss_before": before,
+            "validation_loss_after": after,
+            "export_max_logit_difference": difference,
+            "global_batch_tokens": config.data.global_batch_tokens,
+            "tokens": config.budget.steps * config.data.global_batch_tokens,
+            "steps": config.budget.steps,
+            "resumed_from": [event["step"] for event in read_events(self.run) if event["event"] == "resumed"],
+        }
+
+
+def _device_words(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
