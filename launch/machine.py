@@ -13,7 +13,12 @@ from pathlib import Path
 PACKAGES = (
     "torch",
     "megatron-core",
+    "deepspeed",
+    "accelerate",
     "transformers",
+    "peft",
+    "trl",
+    "lm_eval",
     "tokenizers",
     "safetensors",
     "sentencepiece",

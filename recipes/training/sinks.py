@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -38,12 +38,12 @@ class Sinks:
         RunFailure: If metrics.jsonl can't be written. A view that fails is left out from then on, with one event.
     """
 
-    def __init__(self, run: RunDirectory, views: Sequence[Callable[[], View]], first: bool) -> None:
+    def __init__(self, run: RunDirectory, views: Mapping[str, Callable[[], View]], first: bool) -> None:
         self._run = run
         self._file = JsonlSink(run.metrics_path) if first else None
         self._views: list[View] = []
-        for make in views if first else ():
-            self._try("view", lambda make=make: self._views.append(make()))  # type: ignore[misc]
+        for name, make in views.items() if first else ():
+            self._try(name, lambda make=make: self._views.append(make()))  # type: ignore[misc]
 
     def write(self, record: StepRecord) -> None:
         """Keeps one record."""
@@ -88,7 +88,7 @@ class Sinks:
 
 def open_sinks(run: RunDirectory, logging: LoggingConfig, first: bool) -> Sinks:
     """Opens the sinks that a recipe names."""
-    views: list[Callable[[], View]] = []
+    views: dict[str, Callable[[], View]] = {}
     if logging.wandb is not None:
         settings = logging.wandb
 
@@ -97,5 +97,5 @@ def open_sinks(run: RunDirectory, logging: LoggingConfig, first: bool) -> Sinks:
 
             return WandbView(run, settings)
 
-        views.append(make)
+        views["wandb"] = make
     return Sinks(run, views, first)
