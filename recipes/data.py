@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,17 +55,11 @@ class SampleStream:
 
     def epoch_order(self, epoch: int) -> Ids:
         """The order of the samples in an epoch, from a generator seeded by (seed, epoch)."""
-        return _permutation(self.seed, epoch, len(self)) if self.shuffle else np.arange(len(self), dtype=np.int64)
+        return self.sample_numbers(epoch * len(self), (epoch + 1) * len(self))
 
     def sample_numbers(self, start: int, stop: int) -> Ids:
         """Which samples stand at the places start..stop-1 of the endless sequence of epochs."""
-        places = np.arange(start, stop, dtype=np.int64)
-        epochs, offsets = np.divmod(places, len(self))
-        numbers = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            numbers[here] = self.epoch_order(int(epoch))[offsets[here]]
-        return numbers
+        return sample_numbers(self.seed, len(self), start, stop, shuffle=self.shuffle)
 
     def batch(self, step: int, start: int, stop: int) -> Batch:
         """The samples at the places start..stop-1."""
@@ -73,8 +68,29 @@ class SampleStream:
         return Batch(step, windows[:, :-1], windows[:, 1:])
 
 
+def sample_numbers(seed: int, samples: int, start: int, stop: int, *, shuffle: bool = True) -> Ids:
+    """Which of `samples` samples stand at the places start..stop-1 of the endless sequence of epochs."""
+    places = np.arange(start, stop, dtype=np.int64)
+    epochs, offsets = np.divmod(places, samples)
+    if not shuffle:
+        return offsets
+    numbers = np.empty_like(places)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        numbers[here] = _permutation(seed, int(epoch), samples)[offsets[here]]
+    return numbers
+
+
+class BatchSource(Protocol):
+    """An endless row of samples."""
+
+    def batch(self, step: int, start: int, stop: int) -> Batch:
+        """The samples at the places start..stop-1."""
+        ...
+
+
 def batches(
-    stream: SampleStream, steps: range, global_batch: int, data_rank: int = 0, data_degree: int = 1
+    stream: BatchSource, steps: range, global_batch: int, data_rank: int = 0, data_degree: int = 1
 ) -> Iterator[Batch]:
     """A data rank's batch of every step (steps count from 1).
 

@@ -1,6 +1,6 @@
 """Runs a test's function on several real processes joined by gloo over a FileStore: no port to choose.
 
-The processes are forked from a server that has imported torch and megatron-core once, so a test pays for neither.
+The processes are forked from a server that has imported torch and every engine once, so a test pays for none.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from pathlib import Path
 from typing import Any
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
+os.environ["DS_ACCELERATOR"] = "cpu"
 ROOT = Path(__file__).resolve().parents[1]
-PRELOAD = ["recipes.engines.megatron.engine"]
+PRELOAD = [
+    "recipes.engines.megatron.engine",
+    "recipes.engines.accelerate.engine",
+    "recipes.engines.deepspeed.engine",
+    "transformers.models.llama.modeling_llama",
+]
 
 
 def run_on_ranks(

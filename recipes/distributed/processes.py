@@ -38,6 +38,11 @@ class Processes:
         """Whether this is rank 0, the one that writes metrics, events and artifacts."""
         return self.rank == 0
 
+    @property
+    def device_words(self) -> str:
+        """The device as a report names it."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
     def agree_any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank. *Collective*: every rank."""
         if self.world_size == 1:
@@ -126,6 +131,8 @@ def join_store(
     One process has a group too: megatron-core wants groups of one.
     """
     backend = "nccl" if device.type == "cuda" else "gloo"
+    # DeepSpeed settles its accelerator when it is imported, which may be as soon as a library wonders whether it is there.
+    os.environ["DS_ACCELERATOR"] = device.type
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     return Processes(rank, world_size, device, torch.get_num_threads())
 

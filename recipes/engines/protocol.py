@@ -32,7 +32,10 @@ class Engine(Protocol):
     data_degree: int
 
     def load_weights(self, whole: Callable[[str], torch.Tensor]) -> None:
-        """Sets every local parameter from whole canonical tensors, which `whole` makes or reads by name."""
+        """Sets every local parameter from whole canonical tensors, which `whole` makes or reads by name.
+
+        *Collective*: every rank.
+        """
         ...
 
     def stream_weights(self) -> Iterator[tuple[str, torch.Tensor]]:

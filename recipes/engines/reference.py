@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from kit.errors import UserError
 from recipes.data import Batch, Ids
 from recipes.distributed.processes import Processes
+from recipes.engines.loss import count_labels, loss_sum, micro_batches
+from recipes.engines.optimizer import build_adamw
 from recipes.engines.protocol import StepResult
 from recipes.model.config import ModelConfig
 from recipes.model.gpt import Gpt
@@ -35,21 +36,11 @@ class ReferenceEngine:
             )
         if dtype != torch.float32:
             raise UserError("engine reference with precision bf16", expected="fp32", action="set precision=fp32")
-        self._device, self._optimizer_config = processes.device, config.optimizer
+        self._processes, self._clip = processes, config.optimizer.clip_grad
         self._micro = config.data.micro_batch_samples
         self._names = list(model.tensor_shapes())
-        self._model = Gpt(model).to(self._device)
-        self._optimizer = torch.optim.AdamW(
-            self._groups(), betas=(config.optimizer.beta1, config.optimizer.beta2), eps=config.optimizer.eps
-        )
-
-    def _groups(self) -> list[dict[str, object]]:
-        parameters = list(self._model.parameters())
-        decay = self._optimizer_config.weight_decay
-        return [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-        ]
+        self._model = Gpt(model).to(processes.device)
+        self._optimizer = build_adamw(self._model.parameters(), config.optimizer)
 
     @torch.no_grad()
     def load_weights(self, whole: Callable[[str], torch.Tensor]) -> None:
@@ -67,12 +58,12 @@ class ReferenceEngine:
         """Accumulates the micro-batches' gradients, clips, steps."""
         self._model.train()
         self._optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        count, total = count_labels([batch], self._processes), 0.0
         for tokens, labels in self._micro_batches(batch):
-            loss = self._loss_sum(tokens, labels) / batch.tokens.size
+            loss = loss_sum(self._model(tokens), labels) / count
             loss.backward()
             total += loss.item()
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._optimizer_config.clip_grad)
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
@@ -80,16 +71,17 @@ class ReferenceEngine:
 
     @torch.no_grad()
     def mean_loss(self, batches: Sequence[Batch]) -> float:
-        """Mean over every token of the batches."""
+        """Mean over every counted label of the batches."""
         self._model.eval()
-        pieces = [self._loss_sum(*pair).item() for batch in batches for pair in self._micro_batches(batch)]
-        return sum(pieces) / sum(batch.tokens.size for batch in batches)
+        pairs = [pair for batch in batches for pair in self._micro_batches(batch)]
+        pieces = [loss_sum(self._model(tokens), labels).item() for tokens, labels in pairs]
+        return sum(pieces) / count_labels(batches, self._processes)
 
     @torch.no_grad()
     def logits(self, tokens: Ids) -> torch.Tensor | None:
         """One forward pass."""
         self._model.eval()
-        return self._model(torch.from_numpy(tokens).to(self._device)).float().cpu()
+        return self._model(torch.from_numpy(tokens).to(self._processes.device)).float().cpu()
 
     def save_state(self, folder: Path) -> None:
         """One file with model and optimizer."""
@@ -97,17 +89,9 @@ class ReferenceEngine:
 
     def load_state(self, folder: Path) -> None:
         """Reads the file that `save_state` wrote."""
-        state = torch.load(folder / STATE_FILE, map_location=self._device, weights_only=True)
+        state = torch.load(folder / STATE_FILE, map_location=self._processes.device, weights_only=True)
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
 
-    def _loss_sum(self, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(self._model(tokens).flatten(0, 1).float(), labels.flatten(), reduction="sum")
-
     def _micro_batches(self, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for start in range(0, len(batch.tokens), self._micro):
-            piece = slice(start, start + self._micro)
-            yield (
-                torch.from_numpy(batch.tokens[piece]).to(self._device),
-                torch.from_numpy(batch.labels[piece]).to(self._device),
-            )
+        return micro_batches(batch, self._micro, self._processes.device)

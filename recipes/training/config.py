@@ -96,9 +96,11 @@ class TrainingConfig(Config):
     def _batch_divides(self) -> Self:
         portion = self.layout.data * self.data.micro_batch_samples
         if self.data.global_batch_samples % portion:
+            below = self.data.global_batch_samples // portion * portion
             raise ValueError(
                 f"data.global_batch_samples {self.data.global_batch_samples} must be a multiple of layout.data "
-                f"{self.layout.data} x data.micro_batch_samples {self.data.micro_batch_samples} = {portion}"
+                f"{self.layout.data} x data.micro_batch_samples {self.data.micro_batch_samples} = {portion}; "
+                f"the nearest: {f'{below} or ' if below else ''}{below + portion}"
             )
         return self
 

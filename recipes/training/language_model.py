@@ -59,6 +59,7 @@ class LanguageModelTraining:
         first_weights: Whole tensors by Hugging Face name, to start from.
         processes: The job.
         export: Whether to write Hugging Face directories, before and after.
+        positions: Longest sequence that the first weights were made for; an export says the longest of all training.
 
     Raises:
         UserError: If shards, model, layout and processes don't fit together.
@@ -74,10 +75,12 @@ class LanguageModelTraining:
         processes: Processes,
         *,
         export: bool,
+        positions: int = 0,
     ) -> None:
         _check(config, dataset, model, processes)
         self.config, self.run, self.dataset, self.model, self.processes = config, run, dataset, model, processes
         self.first_weights, self.export = first_weights, export
+        self.positions = max(positions, config.data.sequence_length)
         self.dtype = DTYPES[config.precision]
         self.shape = model.shape(config.data.sequence_length)
         self.per_token = flops_per_token(config.logging.flops_convention, self.shape)
@@ -131,8 +134,7 @@ class LanguageModelTraining:
 
     def _write_model(self, name: str) -> Path:
         directory = self.run.artifacts / name
-        length = self.config.data.sequence_length
-        export_model(self.engine, self.model, length, self.dataset, directory, self.processes)
+        export_model(self.engine, self.model, self.positions, self.dataset, directory, self.processes)
         return directory
 
     def _export(self) -> float:
@@ -155,7 +157,7 @@ class LanguageModelTraining:
             "layout": config.layout.model_dump(),
             "world_size": self.processes.world_size,
             "threads_per_process": self.processes.threads,
-            "device": _device_words(self.processes.device),
+            "device": self.processes.device_words,
             "precision": config.precision,
             "engine": config.engine,
             "validation_loss_before": before,
@@ -166,7 +168,3 @@ class LanguageModelTraining:
             "steps": config.budget.steps,
             "resumed_from": [event["step"] for event in read_events(self.run) if event["event"] == "resumed"],
         }
-
-
-def _device_words(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

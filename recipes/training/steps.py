@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 
-from kit.config import digest
 from kit.run.directory import RunDirectory
-from kit.run.events import append_event
-from recipes.checkpoint.manifest import CheckpointManifest
-from recipes.checkpoint.store import CheckpointStore
 from recipes.distributed.memory import peak_memory_gib
 from recipes.distributed.processes import Processes
 from recipes.loop import Course, Numbered, Speed, Trainable, train
 from recipes.stop import STOP, Stopped
+from recipes.training.checkpoints import Checkpoints
 from recipes.training.config import TrainingConfig
 from recipes.training.sinks import Sinks, open_sinks
 
@@ -35,22 +31,15 @@ class Steps:
         self, config: TrainingConfig, run: RunDirectory, processes: Processes, engine: Trainable, speed: Speed
     ) -> None:
         self._config, self._run, self._processes, self._engine, self._speed = config, run, processes, engine, speed
-        self._store = CheckpointStore(run.checkpoints, processes, config.checkpoint.keep)
+        self._checkpoints = Checkpoints(config, run, processes)
         self._last = 0
         self.sinks: Sinks = open_sinks(run, config.logging, processes.first)
 
     def resume(self) -> dict[str, float] | None:
         """Loads the newest intact checkpoint and returns the notes kept with it; None without one. *Collective*."""
-        folder, manifest = self._store.newest_intact()
-        for complaint in self._store.complaints:
-            print(f"warning: {complaint}", flush=True)
-            append_event(self._run, "checkpoint_damaged", words=complaint)
-        if folder is None or manifest is None:
+        manifest = self._checkpoints.resume(self._engine.load_state)
+        if manifest is None:
             return None
-        self._engine.load_state(folder)
-        if self._processes.first:
-            append_event(self._run, "resumed", step=manifest.step)
-        print(f"goes on after step {manifest.step}", flush=True)
         self._last = manifest.step
         return manifest.notes
 
@@ -83,7 +72,7 @@ class Steps:
             course,
             self._speed,
             validate=validate,
-            checkpoint=partial(self._checkpoint, dict(notes)),
+            checkpoint=lambda step: self._checkpoints.save(step, notes, self._engine.save_state),
             stop_agreed=lambda: self._processes.agree_any(STOP.requested),
             peak_memory_gib=lambda: self._processes.largest(peak_memory_gib(self._processes.device)),
         )
@@ -93,17 +82,3 @@ class Steps:
             self._last = record.step
         if self._last < course.steps:
             raise Stopped
-
-    def _checkpoint(self, notes: dict[str, float], step: int) -> None:
-        config = self._config
-        manifest = CheckpointManifest(
-            step=step,
-            samples_seen=step * config.data.global_batch_samples,
-            engine=config.engine,
-            layout=config.layout.model_dump(),
-            config_digest=digest(config),
-            notes=notes,
-        )
-        self._store.save(manifest, self._engine.save_state)
-        if self._processes.first:
-            append_event(self._run, "checkpointed", step=step)

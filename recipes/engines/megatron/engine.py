@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from kit.layout import Coordinates
-from recipes.data import Batch, Ids
+from recipes.data import IGNORED, Batch, Ids
 from recipes.distributed.processes import Processes
 from recipes.engines.megatron import cpu_shim
 
@@ -20,6 +21,7 @@ cpu_shim.install()
 
 from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
 
+from recipes.engines.loss import check_count  # noqa: E402
 from recipes.engines.megatron import build, state  # noqa: E402
 from recipes.engines.megatron.layers import unzigzag, zigzag  # noqa: E402
 from recipes.engines.megatron.weights import chunk_rules, export_order  # noqa: E402
@@ -170,11 +172,12 @@ class MegatronEngine:
         return zigzag(whole, 1, self._layout.context, self._place.context)
 
     def _mean(self, sums: list[torch.Tensor]) -> float:
-        """Adds [loss sum, tokens] over micro-batches and ranks; every tensor rank has the same, so only one counts."""
+        """Adds [loss sum, counted labels] over micro-batches and ranks; of the tensor ranks one counts."""
         total = torch.zeros(2, dtype=torch.float64, device=self._processes.device)
         if self._place.pipeline == self._layout.pipeline - 1 and self._place.tensor == 0:
             total += torch.stack(sums).double().sum(dim=0)
         dist.all_reduce(total)
+        check_count(float(total[1]))
         return float(total[0] / total[1])
 
     @staticmethod
@@ -196,14 +199,15 @@ class MegatronEngine:
 
 def _forward_loss(feed: Feed, chunk: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
     piece = next(feed)
-    output = chunk(piece["tokens"], piece["positions"], None, labels=piece["labels"])
-    return output, _loss
+    # The cross entropy over a cut vocabulary wants real token ids everywhere; what doesn't count is left out after it.
+    output = chunk(piece["tokens"], piece["positions"], None, labels=piece["labels"].clamp(min=0))
+    return output, partial(_loss, piece["labels"] != IGNORED)
 
 
-def _loss(losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """losses [micro batch, length] -> their sum, how many, and both for the report."""
-    total = losses.float().sum()
-    count = torch.tensor(losses.numel(), dtype=torch.int, device=losses.device)
+def _loss(counted: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """losses [micro batch, length] -> the sum of the counted ones, how many, and both for the report."""
+    total = (losses.float() * counted).sum()
+    count = counted.sum(dtype=torch.int)
     return total, count, torch.stack((total.detach(), count.float()))
 
 

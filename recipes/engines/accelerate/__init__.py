@@ -1,0 +1,1 @@
+"""The adapter for accelerate: any torch module, data-parallel."""
