@@ -1,0 +1,1 @@
+"""Instruction data: conversations read from files, as token ids, in batches."""

@@ -1,0 +1,1 @@
+"""The demo's instruction set, and the script that makes it."""
