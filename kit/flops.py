@@ -115,6 +115,15 @@ def flops_per_token(convention: str, shape: ModelShape) -> float:
     return CONVENTIONS[convention].per_token(shape)
 
 
+def forward_flops_per_token(convention: str, shape: ModelShape) -> float:
+    """Returns model FLOPs per token of a forward pass alone: a third, the backward pass being twice the forward one.
+
+    Raises:
+        UserError: As flops_per_token.
+    """
+    return flops_per_token(convention, shape) / 3
+
+
 def mfu(tokens_per_second: float, flops_per_token: float, peak_flops_per_second: float) -> float:
     """Returns model FLOPs utilisation (Chowdhery et al. 2022, appendix B), 0 to 1, of the whole job's peak."""
     return tokens_per_second * flops_per_token / peak_flops_per_second

@@ -50,11 +50,17 @@ def available_cores() -> int:
 
 def count_cuda_devices() -> int:
     """Returns the number of NVIDIA devices that the driver lists; 0 where there is no driver. Needs no torch."""
+    return len(cuda_device_names())
+
+
+def cuda_device_names() -> list[str]:
+    """Returns the names of the NVIDIA devices that the driver lists. Needs no torch."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return 0
+        return []
     try:
         listing = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines()) if listing.returncode == 0 else 0
+        return []
+    lines = listing.stdout.splitlines() if listing.returncode == 0 else []
+    return [line.partition(": ")[2].partition(" (UUID")[0] for line in lines if line.startswith("GPU ")]

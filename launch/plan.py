@@ -14,6 +14,7 @@ from kit.layout import Layout
 from kit.target import Target
 from launch.job import JobDescription, StopTo
 from launch.machine import accelerator_count
+from launch.planner.legality import SIZES, check_layout
 from launch.recipe_files import find_recipe, find_target
 from launch.stages import LaunchStage, config_model, stage_called
 
@@ -136,8 +137,8 @@ def _layout(config: Mapping[str, Any], stage: LaunchStage, path: Path) -> Layout
     layout = parse(Layout, config.get("layout") or {}, str(path))
     model, data = config.get("model"), config.get("data")
     if isinstance(model, Mapping) and isinstance(data, Mapping) and "sequence_length" in data:
-        sizes = {key: int(model[key]) for key in ("layers", "heads", "kv_heads", "hidden", "ffn")}
-        layout.check_model(**sizes, sequence_length=int(data["sequence_length"]))
+        sizes = {key: int(model[key]) for key in SIZES}
+        check_layout(layout, config, sizes, model.get("vocab"))
     return layout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kit.config import digest, dump, load
 from kit.files import atomic_write
@@ -15,6 +16,8 @@ from launch.job import JobDescription
 from launch.machine import git_state, package_versions
 from launch.origin import describe_parent
 from launch.plan import Plan, make_job
+from launch.planner.models import check_model_of
+from launch.planner.prediction import predict
 from launch.recipe_files import ROOT
 from launch.stages import stage_called
 
@@ -32,14 +35,18 @@ def prepare(
         role: what the run is for, other than its product: `scaling`.
 
     Raises:
+        UserError: the model that the parents bring can't be cut this way; nothing has been made then.
         RunFailure: the disk is full.
     """
+    check_model_of(plan, parents)
+    predicted = predict(plan, parents, root)
     run = RunDirectory.create(root, plan.stage, plan.name)
     config = {**plan.config, "parents": {name: parent.id for name, parent in parents.items()}}
     atomic_write(run.config_path, dump(config if parents else plan.config))
     atomic_write(run.target_path, dump(plan.target))
     commit, difference = git_state(ROOT)
-    facts = {"recipe": plan.recipe, "processes": plan.processes, "working_directory": str(Path.cwd())}
+    facts: dict[str, Any] = {"recipe": plan.recipe, "processes": plan.processes, "working_directory": str(Path.cwd())}
+    facts["predicted"] = predicted
     manifest = Manifest(
         run_id=run.id,
         stage=plan.stage,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +14,36 @@ from kit.errors import UserError
 from kit.flops import (
     CONVENTIONS,
     DEFAULT_CONVENTION,
-    ModelShape,
     flops_per_token,
     non_embedding_parameters,
     parameter_count,
 )
 from kit.run.directory import RunDirectory
-from kit.tokens.card import CARD_NAME, read_card
 from kit.units import format_count
 from launch.console import Console
 from launch.origin import find_parent
 from launch.plan import Plan, make_job, make_plan
+from launch.planner.models import Parents, UnknownModel, find_model
+from launch.planner.prediction import predict, rented
+from launch.planner.prices import price_called, prices
+from launch.planner.shown import offer_lines, prediction_lines, warning_lines
 from launch.verbs.arguments import Answer, add_recipe_arguments, parent_references
 
-HELP = "show the configuration, layout, size and commands of a run; touches nothing"
+HELP = "show the configuration, layout, size, memory, time and commands of a run; touches nothing"
 EXAMPLES = """examples:
   slipway plan pretrain/demo
   slipway plan pretrain/demo --set layout.tensor=1 --set layout.data=2
+  slipway plan pretrain/demo --priced-as h100
   slipway plan my/recipe.yaml --on my/target.yaml --json"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     add_recipe_arguments(parser)
+    names = ", ".join(price.name for price in prices())
+    parser.add_argument(
+        "--priced-as", metavar="NAME", help=f"memory, hours and USD on one kind of rented accelerator: {names}"
+    )
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> Answer:
@@ -42,50 +51,46 @@ def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     plan = make_plan(arguments.recipe, arguments.on, arguments.set, parent_references(arguments), arguments.target_set)
     parents = {name: _look_up(arguments.runs, name, reference, plan) for name, reference in plan.parents.items()}
     job = make_job(plan.kind, Path("RUN_DIR"), plan.target, plan.processes)
-    size = model_size(plan, _vocabulary(parents))
+    size = model_size(plan, parents)
+    predicted = predict(plan, parents, arguments.runs)
+    offers = rented(plan, parents, price_called(arguments.priced_as) if arguments.priced_as else None)
+    shown = _shown_by_stage(plan)
     console.say(f"# {plan.stage}/{plan.name}, from {plan.recipe}\n{dump(plan.config)}")
     console.say(f"# target {arguments.on}, settled for this machine\n{dump(plan.target)}")
     layout = plan.layout.describe() if plan.layout else "one process"
     ranks = "1 rank" if plan.processes == 1 else f"{plan.processes} ranks"
     console.say(f"Layout:     {layout}: {ranks}, {plan.target.threads_per_process} thread(s) each")
-    for line in size_lines(size):
+    for line in [*size_lines(size), *prediction_lines(predicted), *warning_lines(predicted)]:
         console.say(line)
     for name, run in parents.items():
         found = str(run.path) if isinstance(run, RunDirectory) else f"not there yet ({run.found})"
         console.say(f"Parent:     {name} ({plan.parents[name]}): {found}")
     words = [f"{key}={value}" for key, value in job.environment.items()]
     console.say(f"Command:    {' '.join(words)} {shlex.join(job.command)}")
+    for title, data in shown.items():
+        console.say(f"\n{title}:\n{json.dumps(data, indent=1)}")
+    for line in offer_lines(offers):
+        console.say(line)
     console.say("Nothing was touched. RUN_DIR is made when it runs: slipway run " + arguments.recipe)
-    return Answer(0, _as_data(plan, list(job.command), job.environment, size, parents))
+    told = _as_data(plan, list(job.command), job.environment, size, parents)
+    return Answer(0, told | {"predicted": predicted, "rented": offers, "shown": shown})
 
 
-def model_size(plan: Plan, vocabulary: int | None) -> dict[str, Any]:
-    """Parameters and FLOPs per token of a model recipe; empty for other stages."""
-    model, data = plan.config.get("model"), plan.config.get("data")
-    if not isinstance(model, dict) or not isinstance(data, dict) or "sequence_length" not in data:
+def model_size(plan: Plan, parents: Parents) -> dict[str, Any]:
+    """Parameters and FLOPs per token of a stage that works on a model; empty for other stages."""
+    try:
+        shape, source = find_model(plan, parents)
+    except UnknownModel:
         return {}
-    known = model.get("vocab") or vocabulary
-    heads = int(model["heads"])
-    shape = ModelShape(
-        layers=int(model["layers"]),
-        hidden=int(model["hidden"]),
-        heads=heads,
-        kv_heads=int(model["kv_heads"]),
-        ffn=int(model["ffn"]),
-        head_dim=int(model["hidden"]) // heads,
-        vocab=known or 1,
-        sequence_length=int(data["sequence_length"]),
-        tied=bool(model.get("tied", False)),
-    )
-    size: dict[str, Any] = {"parameters_non_embedding": non_embedding_parameters(shape), "vocab": known}
-    if known:
-        convention = str((plan.config.get("logging") or {}).get("flops_convention", DEFAULT_CONVENTION))
-        size |= {
-            "parameters": parameter_count(shape),
-            "flops_convention": convention,
-            "flops_per_token": flops_per_token(convention, shape),
-        }
-    return size
+    convention = str((plan.config.get("logging") or {}).get("flops_convention", DEFAULT_CONVENTION))
+    return {
+        "parameters_non_embedding": non_embedding_parameters(shape),
+        "vocab": shape.vocab,
+        "parameters": parameter_count(shape),
+        "source": source,
+        "flops_convention": convention,
+        "flops_per_token": flops_per_token(convention, shape),
+    }
 
 
 def size_lines(size: dict[str, Any]) -> list[str]:
@@ -93,8 +98,6 @@ def size_lines(size: dict[str, Any]) -> list[str]:
     if not size:
         return []
     body = format_count(size["parameters_non_embedding"])
-    if "parameters" not in size:
-        return [f"Parameters: {body} without embeddings; the rest depends on the vocabulary, which the data will bring"]
     convention = CONVENTIONS[size["flops_convention"]]
     return [
         f"Parameters: {format_count(size['parameters'])}, {body} without embeddings (vocabulary {size['vocab']})",
@@ -110,11 +113,11 @@ def _look_up(root: Path, name: str, reference: str, plan: Plan) -> RunDirectory 
         return error
 
 
-def _vocabulary(parents: dict[str, RunDirectory | UserError]) -> int | None:
-    for run in parents.values():
-        if isinstance(run, RunDirectory) and (run.artifacts / CARD_NAME).is_file():
-            return read_card(run.artifacts / CARD_NAME).tokenizer.vocab_size
-    return None
+def _shown_by_stage(plan: Plan) -> dict[str, Any]:
+    """What a stage adds to its plan, such as the JSON of its engine: title -> data."""
+    module = import_module(plan.kind.config.partition(":")[0])
+    show = getattr(module, "shown_with_plan", None)
+    return show(plan.config, plan.target.device) if show else {}
 
 
 def _as_data(

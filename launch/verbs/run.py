@@ -8,6 +8,7 @@ from kit.run.directory import RunDirectory
 from launch.console import Console
 from launch.origin import MissingParent, find_parent, run_key
 from launch.plan import Plan, make_plan
+from launch.planner.shown import warning_lines
 from launch.prepare import prepare
 from launch.supervise import execute as execute_run
 from launch.supervise import result_of
@@ -56,3 +57,5 @@ def _run_plan(plan: Plan, arguments: argparse.Namespace, console: Console) -> tu
 def _announce(run: RunDirectory, parents: dict[str, RunDirectory], console: Console) -> None:
     origin = "".join(f", {name} from {parent.id}" for name, parent in parents.items())
     console.say(f"Run {run.id}{origin}")
+    for line in warning_lines(run.manifest().plan.get("predicted", {})):
+        console.say(line)

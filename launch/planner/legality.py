@@ -1,0 +1,139 @@
+"""Which layouts and batches a model, a stage and an engine allow, and which allowed ones are nearest to a refused one.
+
+Torch-free and pure. Distance is counted in doublings: tensor 4 is two away from tensor 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kit.errors import UserError
+from kit.layout import Layout
+
+CUTS_MODELS = ("megatron",)
+"""Engines with axes besides data."""
+
+SIZES = ("layers", "heads", "kv_heads", "hidden", "ffn")
+NAMED = 3
+"""How many layouts an error names."""
+
+
+def check_layout(layout: Layout, config: Mapping[str, Any], sizes: Mapping[str, int], vocab: int | None = None) -> None:
+    """Checks that an engine can cut a model this way.
+
+    Args:
+        layout: What is asked for.
+        config: The recipe as plain data: engine, data.
+        sizes: Of the model, by the names of SIZES.
+        vocab: Of the model, where it is known.
+
+    Raises:
+        UserError: Naming the whole layouts nearest to it with as many processes.
+    """
+    try:
+        _check(layout, config, sizes, vocab)
+    except UserError as error:
+        near = nearest_layouts(layout, config, sizes, vocab)
+        words = " or ".join(written(found) for found in near)
+        ranks = f"{layout.world_size} processes" if layout.world_size > 1 else "1 process"
+        action = f"{error.action}; with {ranks}: {words}" if near else error.action
+        raise UserError(error.found, expected=error.expected, action=action) from None
+
+
+def nearest_layouts(
+    layout: Layout, config: Mapping[str, Any], sizes: Mapping[str, int], vocab: int | None = None, most: int = NAMED
+) -> list[Layout]:
+    """The legal layouts of as many processes, the nearest first."""
+    legal = [other for other in _alternatives(layout) if _is_legal(other, config, sizes, vocab)]
+    return sorted(legal, key=lambda other: (distance(layout, other), written(other)))[:most]
+
+
+def distance(one: Layout, other: Layout) -> float:
+    """Doublings between two layouts; a change of interleaving or sequence parallelism is a small step more."""
+    axes = sum(abs(math.log2(one.degree(axis) / other.degree(axis))) for axis in ("data", "tensor", "pipeline"))
+    axes += abs(math.log2(one.context / other.context))
+    chunks = abs(math.log2(one.interleave / other.interleave))
+    return axes + 0.5 * chunks + (0.25 if one.sequence != other.sequence else 0.0)
+
+
+def written(layout: Layout) -> str:
+    """A layout as a recipe writes it."""
+    usual = Layout().model_dump()
+    words = [f"{key}: {str(value).lower()}" for key, value in layout.model_dump().items() if value != usual[key]]
+    return f"layout {{{', '.join(words) or 'data: 1'}}}"
+
+
+def nearest_batches(global_samples: int, portion: int) -> list[int]:
+    """The multiples of `portion` next below and above a global batch that isn't one."""
+    below = global_samples // portion * portion
+    return [batch for batch in (below, below + portion) if batch]
+
+
+def _alternatives(layout: Layout) -> Iterator[Layout]:
+    """Every way to use as many processes; interleaving and sequence parallelism as asked for, or without."""
+    world = layout.world_size
+    degrees = [degree for degree in range(1, world + 1) if world % degree == 0]
+    for tensor, pipeline, context in itertools.product(degrees, repeat=3):
+        cut = tensor * pipeline * context
+        if world % cut:
+            continue
+        for chunks, sequence in itertools.product({1, 2, layout.interleave}, {False, layout.sequence}):
+            if chunks <= layout.interleave:
+                yield Layout(
+                    data=world // cut,
+                    tensor=tensor,
+                    pipeline=pipeline,
+                    context=context,
+                    interleave=chunks,
+                    sequence=sequence,
+                )
+
+
+def _is_legal(layout: Layout, config: Mapping[str, Any], sizes: Mapping[str, int], vocab: int | None) -> bool:
+    try:
+        _check(layout, config, sizes, vocab)
+    except UserError:
+        return False
+    data = config.get("data") or {}
+    portion = layout.data * int(data.get("micro_batch_samples") or 1)
+    return int(data.get("global_batch_samples") or portion) % portion == 0
+
+
+def _check(layout: Layout, config: Mapping[str, Any], sizes: Mapping[str, int], vocab: int | None) -> None:
+    engine = str(config.get("engine") or "accelerate")
+    data = config.get("data") or {}
+    if "sequence_length" in data:
+        layout.check_model(**{key: sizes[key] for key in SIZES}, sequence_length=int(data["sequence_length"]))
+    if engine not in CUTS_MODELS:
+        if layout.world_size != layout.data:
+            raise UserError(
+                f"engine {engine} with {written(layout)}",
+                expected="a layout of the data axis alone: this engine cuts the batch, not the model",
+                action="set the other degrees to 1, or use engine megatron where the stage has it",
+            )
+        if layout.interleave > 1 or layout.sequence:
+            raise UserError(
+                f"engine {engine} with {written(layout)}",
+                expected="neither interleaving nor sequence parallelism",
+                action="leave layout.interleave and layout.sequence out",
+            )
+        return
+    if vocab is not None and vocab % layout.tensor:
+        # Padding would put more columns under the softmax than the exported model has: a different loss.
+        raise UserError(
+            f"layout.tensor is {layout.tensor}, and the vocabulary is {vocab}",
+            expected=f"a degree that divides {vocab}",
+            action="train the tokenizer with another size, or change layout.tensor",
+        )
+    portion = layout.data * int(data["micro_batch_samples"])
+    micro_batches = int(data["global_batch_samples"]) // portion
+    if layout.interleave > 1 and micro_batches % layout.pipeline:
+        good = nearest_batches(int(data["global_batch_samples"]), portion * layout.pipeline)
+        raise UserError(
+            f"{micro_batches} micro-batches a step over {layout.pipeline} interleaved pipeline stages",
+            expected="with layout.interleave above 1, a multiple of layout.pipeline",
+            action=f"set data.global_batch_samples to {' or '.join(map(str, good))}",
+        )
