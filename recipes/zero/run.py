@@ -1,0 +1,32 @@
+"""The zero stage: shards and a model, new or exported before -> the trained model as a Hugging Face directory."""
+
+from __future__ import annotations
+
+from kit.run.directory import RunDirectory
+from recipes.dataset import open_dataset
+from recipes.distributed.processes import join
+from recipes.training.language_model import LanguageModelTraining
+from recipes.zero.config import ZeroConfig
+from recipes.zero.source import find_source
+
+
+def run(config: ZeroConfig, run: RunDirectory) -> None:
+    """Trains from the recipe's model, or from the newest intact checkpoint, to an exported model. *Collective*.
+
+    Raises:
+        UserError: If shards, model, tokenizer, layout and processes don't fit together.
+        RunFailure: If the loss isn't finite, the disk is full, or the export isn't the trained model.
+        Stopped: If it was asked to stop; the state is checkpointed.
+    """
+    dataset = open_dataset(run)
+    source = find_source(config, run, dataset)
+    LanguageModelTraining(
+        config,
+        run,
+        dataset,
+        source.model,
+        source.weights,
+        join(run.target_path),
+        export=config.export,
+        positions=source.positions,
+    ).go()
