@@ -17,7 +17,7 @@ from kit.files import disk_full_as_failure
 from launch.console import Console
 from launch.supervise import INTERRUPTED
 from launch.verbs import arguments as shared
-from launch.verbs import chain, logs, plan, report, resume, run, status, stop
+from launch.verbs import chain, chat, logs, plan, report, resume, run, status, stop
 
 VERBS: dict[str, ModuleType] = {
     "plan": plan,
@@ -28,6 +28,7 @@ VERBS: dict[str, ModuleType] = {
     "stop": stop,
     "resume": resume,
     "report": report,
+    "chat": chat,
 }
 DESCRIPTION = "From raw crawl records to a trained language model, and a report of what it took."
 EPILOG = """examples:

@@ -1,31 +1,44 @@
-"""The evaluate stage: an exported model -> perplexity, bits per byte and sample texts."""
+"""The evaluate stage: exported models -> perplexity, bits per byte, tasks, answers, comparisons, sample texts."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kit.errors import UserError
-from kit.files import atomic_write, require_file
+from kit.files import atomic_write
 from kit.run.directory import RunDirectory
-from recipes.data import Ids
-from recipes.dataset import open_dataset, parent_artifacts
-from recipes.distributed.processes import Processes, join
-from recipes.evaluate.config import EvaluateConfig, SamplesConfig
-from recipes.evaluate.score import CONVENTION, Score, evaluation_stream, score_model, score_unigram
+from recipes.chat.generation import load_tokenizer
+from recipes.chat.template import ChatTemplate
+from recipes.dataset import open_dataset
+from recipes.distributed.processes import join
+from recipes.evaluate.answers import Answers, answer, comparison, shown_answers
+from recipes.evaluate.candidates import Candidate, choose_prompts, comparisons, find_candidates
+from recipes.evaluate.config import DATA, EvaluateConfig
+from recipes.evaluate.measure import HeldOut, Measured, check_tokenizers
+from recipes.evaluate.score import CONVENTION, Score, score_unigram
+from recipes.evaluate.text import Text, read_texts
+from recipes.instructions.read import Conversation
+from recipes.rewards.rules import check_rules
 
 
 def run(config: EvaluateConfig, run: RunDirectory) -> None:
-    """Scores the model, its first weights (where exported) and a unigram model, and lets it write.
+    """Measures every model of the recipe alike, and compares each with the one that it was made from.
 
     Raises:
-        UserError: If the model's vocabulary isn't the data's, or there is more than one process.
+        UserError: If an input is missing or malformed, models and data don't belong together, or there is more than
+            one process.
     """
-    models, dataset = parent_artifacts(run, "model"), open_dataset(run)
+    candidates = find_candidates(config, run)
+    held_out = HeldOut.of(open_dataset(run), config.split) if DATA in run.manifest().parents else None
+    texts, prompts = read_texts(config.text), choose_prompts(config, candidates)
+    check_rules(config.rules, prompts)
+    _check_models(config, candidates, held_out)
     processes = join(run.target_path)
     if processes.world_size > 1:
         raise UserError(
@@ -33,58 +46,123 @@ def run(config: EvaluateConfig, run: RunDirectory) -> None:
             expected="one process, which uses all threads",
             action="start it with one process",
         )
-    tokenizer_card = dataset.card.tokenizer
-    stream = evaluation_stream(dataset.tokens(config.split), tokenizer_card.eod_id)
-    text_bytes = dataset.card.splits[config.split].text_bytes
-    unigram = score_unigram(dataset.tokens("train"), stream, tokenizer_card.vocab_size)
-    model, trained = _score(config, models / "model", stream, tokenizer_card.vocab_size, processes)
-    result: dict[str, Any] = {"split": config.split, "tokens": trained.tokens, "text_bytes": text_bytes}
-    result |= _named("", trained, text_bytes) | _named("_unigram", unigram, text_bytes)
-    if (models / "untrained").is_dir():
-        _, untrained = _score(config, models / "untrained", stream, tokenizer_card.vocab_size, processes)
-        result |= _named("_untrained", untrained, text_bytes)
-    result |= {"convention": CONVENTION, "samples": _write_texts(config.samples, model, models / "model")}
+    evaluation = Evaluation(config, held_out, texts, prompts, processes.device)
+    result = evaluation.measure(candidates)
     atomic_write(run.artifacts / "evaluation.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps({key: value for key, value in result.items() if isinstance(value, float)}), flush=True)
+
+
+class Evaluation:
+    """One pass over the models; each is loaded once."""
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        held_out: HeldOut | None,
+        texts: Sequence[Text],
+        prompts: Sequence[Conversation],
+        device: torch.device,
+    ) -> None:
+        self._config = config
+        self._held_out = held_out
+        self._texts = texts
+        self._prompts = prompts
+        self._device = device
+        self._answers: dict[str, Answers] = {}
+
+    def measure(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
+        """The content of evaluation.json: figures of the first model flat, then a row a model."""
+        with contextlib.ExitStack() as stack:
+            tasks = None
+            if self._config.tasks:
+                from recipes.evaluate.harness import open_tasks  # seconds to import, and only some recipes need it
+
+                tasks = stack.enter_context(open_tasks(self._config.tasks))
+            headline: dict[str, Any] = {}
+            rows = []
+            for candidate in candidates:
+                print(f"Measuring {candidate.name}: {candidate.directory}", flush=True)
+                measured = Measured(self._config, candidate.directory, self._device)
+                score = self._score(measured)
+                row = self._row(candidate, measured, score)
+                if tasks:
+                    row["tasks"] = tasks.measure(measured.model, measured.tokenizer, self._config.batch_samples)
+                if candidate is candidates[0]:
+                    headline = self._headline(candidate, measured, score)
+                rows.append(row)
+                del measured  # before the next model is loaded
+        pairs = comparisons(candidates) if self._answers else []
+        compared = [
+            comparison(candidates[first].name, candidates[second].name, self._answers) for first, second in pairs
+        ]
+        return headline | {
+            "models": rows,
+            "comparisons": [entry for entry in compared if entry],
+            "answers": shown_answers(self._prompts, self._answers, self._shown),
+        }
+
+    @property
+    def _shown(self) -> int:
+        return self._config.instructions.shown if self._config.instructions else 0
+
+    def _row(self, candidate: Candidate, measured: Measured, score: Score | None) -> dict[str, Any]:
+        row: dict[str, Any] = {"name": candidate.name, "stage": candidate.stage, "run_id": candidate.run_id}
+        row |= {
+            "bits_per_byte": score.bits_per_byte(self._held_out.text_bytes) if score and self._held_out else None,
+            "perplexity": score.perplexity if score else None,
+            "tokens": score.tokens if score else None,
+            "parameters": measured.model.num_parameters(),
+            "window_tokens": measured.window,
+            "texts": measured.score_texts(self._texts),
+            "tasks": {},
+            "rule_reward": None,
+        }
+        if self._config.instructions:
+            answers = answer(
+                measured.model, measured.tokenizer, self._prompts, self._config.rules, self._config.instructions
+            )
+            self._answers[candidate.name] = answers
+            row |= {"rule_reward": answers.mean_reward, "prompts": len(self._prompts)}
+        return row
+
+    def _score(self, measured: Measured) -> Score | None:
+        if self._held_out is None:
+            return None
+        read_anew = self._config.unequal_tokenizers == "compare_bytes"
+        stream = self._held_out.stream_for(measured.model, measured.tokenizer, measured.directory, read_anew)
+        return measured.score(stream)
+
+    def _headline(self, candidate: Candidate, measured: Measured, score: Score | None) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        if score is not None:
+            result = self._held_out_figures(candidate, score)
+        return result | {"convention": CONVENTION, "samples": measured.write_texts(self._config.samples)}
+
+    def _held_out_figures(self, candidate: Candidate, score: Score) -> dict[str, Any]:
+        held_out = self._held_out
+        assert held_out is not None
+        text_bytes, card = held_out.text_bytes, held_out.dataset.card
+        unigram = score_unigram(held_out.dataset.tokens("train"), held_out.stream, card.tokenizer.vocab_size)
+        result = {"split": held_out.split, "tokens": score.tokens, "text_bytes": text_bytes}
+        result |= _named("", score, text_bytes) | _named("_unigram", unigram, text_bytes)
+        first_weights = candidate.directory.parent / "untrained"
+        if candidate.run is not None and first_weights.is_dir():
+            untrained = self._score(Measured(self._config, first_weights, self._device))
+            assert untrained is not None
+            result |= _named("_untrained", untrained, text_bytes)
+        return result
 
 
 def _named(suffix: str, score: Score, text_bytes: int) -> dict[str, float]:
     return {f"bits_per_byte{suffix}": score.bits_per_byte(text_bytes), f"perplexity{suffix}": score.perplexity}
 
 
-def _score(config: EvaluateConfig, directory: Path, stream: Ids, vocab: int, processes: Processes) -> tuple[Any, Score]:
-    require_file(directory / "config.json", "the config.json of an exported model")
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval().to(processes.device)
-    if model.config.vocab_size < vocab:
-        raise UserError(
-            f"{directory}: a vocabulary of {model.config.vocab_size}, and the shards' tokenizer has {vocab}",
-            expected="a model trained with the tokenizer that made the shards",
-            action="choose parents that belong together",
-        )
-    length = int(model.config.max_position_embeddings)
-    score = score_model(
-        lambda tokens: model(tokens, use_cache=False).logits, stream, length, config.batch_samples, processes.device
-    )
-    return model, score
-
-
-def _write_texts(config: SamplesConfig, model: Any, directory: Path) -> list[dict[str, Any]]:
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    torch.manual_seed(config.seed)
-    texts = []
-    for prompt in config.prompts:
-        # A document follows an end token: that is where the model has learned to begin.
-        begin = [model.config.eos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]
-        room = int(model.config.max_position_embeddings) - len(begin)
-        tokens = torch.tensor([begin], device=model.device)
-        written = model.generate(
-            tokens,
-            attention_mask=torch.ones_like(tokens),
-            max_new_tokens=max(1, min(config.new_tokens, room)),
-            do_sample=True,
-            temperature=config.temperature,
-            top_k=config.top_k,
-        )
-        text = tokenizer.decode(written[0][len(begin) :], skip_special_tokens=True)
-        texts.append({"prompt": prompt, "text": text, "temperature": config.temperature, "top_k": config.top_k})
-    return texts
+def _check_models(config: EvaluateConfig, candidates: Sequence[Candidate], held_out: HeldOut | None) -> None:
+    """What can be said of the models before one is loaded."""
+    directories: list[Path] = [candidate.directory for candidate in candidates]
+    if config.unequal_tokenizers == "refuse":
+        names = [candidate.name for candidate in candidates]
+        check_tokenizers(directories, names, held_out.dataset if held_out else None)
+    if config.instructions or (config.tasks and config.tasks.chat_format):
+        for directory in directories:
+            ChatTemplate.of(load_tokenizer(directory))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb_file
 
 from kit.metrics import read_metrics
 
@@ -24,6 +25,20 @@ SMALL = [
     "pretrain.data.sequence_length=128",
     "pretrain.data.global_batch_samples=8",
     "pretrain.data.micro_batch_samples=8",
+    "pretrain.logging.wandb={mode: offline}",
+    "sft.budget.steps=40",
+    "sft.answers.samples=8",
+    "reward.sampling.prompts=64",
+    "reward.sampling.rounds=1",
+    "reward.budget.steps=4",
+    "reward.data.global_batch_samples=8",
+    "reward.data.micro_batch_samples=4",
+    "rlhf.budget.steps=2",
+    "rlhf.data.global_batch_samples=16",
+    "rlhf.data.micro_batch_samples=8",
+    "rlhf.measure.samples=12",
+    "evaluate.instructions.prompts=12",
+    "evaluate.tasks.limit=8",
     "scaling-one.budget.steps=6",
     "scaling-data-2.budget.steps=6",
     "scaling-tensor-2.budget.steps=6",
@@ -70,6 +85,42 @@ def test_the_report_says_what_the_demo_promises(first: dict[str, Any], runs: Pat
     assert summary["flops_convention"] and summary["peak_flops_per_second"] > 0 and 0 < summary["mfu"] < 1
 
 
+def test_the_summary_tells_of_every_stage_and_of_the_lineage(first: dict[str, Any], runs: Path) -> None:
+    stages = first["stages"]
+    assert list(stages) == ["data_prep", "pretrain", "sft", "reward", "rlhf", "evaluate"]
+    assert all(stage["state"] == "finished" and stage["seconds"] > 0 for stage in stages.values())
+    assert stages["sft"]["loss_after"] < stages["sft"]["loss_before"]
+    assert 0 <= stages["reward"]["accuracy"] <= 1
+    assert {"rule_reward_before", "rule_reward_after", "kl_nats_per_answer"} <= stages["rlhf"].keys()
+    lineage = {entry["stage"]: entry for entry in first["lineage"] if entry["stage"] in stages}
+    assert lineage["rlhf"]["parents"].keys() == {"model", "reward"}
+    assert lineage["evaluate"]["parents"]["rlhf"] == stages["rlhf"]["run_id"]
+    evaluation = json.loads((runs / stages["evaluate"]["run_id"] / "artifacts" / "evaluation.json").read_text())
+    assert [model["name"] for model in evaluation["models"]] == ["model", "sft", "rlhf"]
+    assert set(evaluation["answers"][0]["answers"]) == {"model", "sft", "rlhf"}
+
+
+def test_every_run_was_planned_and_wandb_has_every_metric(first: dict[str, Any], runs: Path) -> None:
+    for stage in first["stages"].values():
+        predicted = json.loads((runs / stage["run_id"] / "manifest.json").read_text())["plan"]["predicted"]
+        assert predicted["assumptions"]
+    pretrain = runs / first["stages"]["pretrain"]["run_id"]
+    (file,) = pretrain.glob("wandb/offline-run-*/*.wandb")
+    logged = {entry["step"]: entry for entry in wandb_file.history(file) if "loss" in entry}
+    metrics = read_metrics(pretrain / "metrics.jsonl")
+    assert len(metrics) == 60
+    for record in metrics:
+        assert {key: logged[record["step"]][key] for key in record} == record
+
+
+def test_the_aligned_model_answers_in_the_terminal(first: dict[str, Any], runs: Path) -> None:
+    command = [sys.executable, "-m", "launch.cli", "chat", "last:rlhf", "--runs", str(runs), "--json"]
+    done = subprocess.run(command, cwd=ROOT, input="Hello\n", capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    assert [turn["prompt"] for turn in said["turns"]] == ["Hello"]
+
+
 def test_every_stage_left_what_the_next_one_reads(first: dict[str, Any], runs: Path) -> None:
     manifest = json.loads((Path(first["path"]) / "manifest.json").read_text())
     stages = {stage["id"]: stage for stage in manifest["stages"]}
@@ -107,7 +158,7 @@ def test_the_exported_model_speaks_with_plain_transformers(first: dict[str, Any]
 
 def test_the_report_is_one_file_that_stands_alone(first: dict[str, Any]) -> None:
     page = (Path(first["path"]) / "report" / "report.html").read_text()
-    assert page.count("<svg") >= 4
+    assert page.count("<svg") >= 8
     assert 'src="http' not in page and "<script src" not in page and '<link rel="stylesheet" href' not in page
 
 
@@ -115,7 +166,7 @@ def test_a_second_start_does_nothing_again(first: dict[str, Any], runs: Path) ->
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/artifacts/**/*") if path.is_file()}
     code, answer, said = chain(runs, "data.input.limit=300")
     assert code == 0, said
-    assert said.count("reused") >= 6
+    assert said.count("reused") >= 9
     assert answer["bits_per_byte"] == first["bits_per_byte"]
     after = {path: path.stat().st_mtime_ns for path in runs.glob("*/artifacts/**/*") if path.is_file()}
     assert before == after
