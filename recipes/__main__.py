@@ -9,15 +9,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-# Before anything imports torch or transformers: no compiler on the CPU path, no network, no telemetry.
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-os.environ.setdefault("DS_ACCELERATOR", "cpu" if not os.path.exists("/dev/nvidiactl") else "cuda")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
+import recipes.quiet  # noqa: F401  before anything imports torch
 from kit.config import parse
 from kit.errors import SlipwayError, UserError
 from kit.run.directory import RunDirectory
