@@ -113,7 +113,7 @@ def train(
         rate = learning_rate(course.schedule, course.highest_rate, step, course.steps)
         result = engine.train_step(batch, rate)
         compute_seconds = watch.lap()
-        _check_finite(step, result.loss, result.grad_norm)
+        check_finite(step, result.loss, result.grad_norm)
         validation_loss = validate() if _due(step, course.validate_every) and step < course.steps else None
         evaluation_seconds = watch.lap()
         stop = stop_agreed() and step < course.steps
@@ -152,7 +152,12 @@ def _due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def _check_finite(step: int, loss: float, grad_norm: float) -> None:
+def check_finite(step: int, loss: float, grad_norm: float) -> None:
+    """The policy for a loss that is not a number: stop.
+
+    Raises:
+        RunFailure: If one of the two is infinite or not a number.
+    """
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
     raise RunFailure(

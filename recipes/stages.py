@@ -19,7 +19,17 @@ class Stage(NamedTuple):
 
 STAGES: dict[str, Stage] = {
     "pretrain": Stage("recipes.pretrain.config:PretrainConfig", "recipes.pretrain.run:run"),
-    "evaluate": Stage("recipes.evaluate.config:EvaluateConfig", "recipes.evaluate.run:run"),
+    "zero": Stage("recipes.zero.config:ZeroConfig", "recipes.zero.run:run", inputs=("model_path",)),
+    "sft": Stage("recipes.sft.config:SftConfig", "recipes.sft.run:run", inputs=("data.files", "model_path")),
+    "reward": Stage(
+        "recipes.reward.config:RewardConfig", "recipes.reward.run:run", inputs=("data.files", "data.preferences")
+    ),
+    "rlhf": Stage("recipes.rlhf.config:RlhfConfig", "recipes.rlhf.run:run", inputs=("data.files",)),
+    "evaluate": Stage(
+        "recipes.evaluate.config:EvaluateConfig",
+        "recipes.evaluate.run:run",
+        inputs=("text", "model_path", "tasks.folders", "instructions.files"),
+    ),
 }
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from kit.files import atomic_write
 from reports.compose import compose
 from reports.document import Table
-from reports.facts import read_story
 from reports.html import render_html
 from reports.markdown import render_markdown
+from reports.story import read_story
 from reports.summary import summarise
 
 

@@ -15,19 +15,28 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Card:
-    """One headline number. `before`, where given, is shown as "before → value"."""
+    """One headline number. `before`, where given, is shown as "before → value"; `stage` is what brought it."""
 
     label: str
     value: str
     note: str = ""
     before: str = ""
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class CardGroup:
+    """Cards that belong together, under a few words; a group without cards is left out."""
+
+    title: str
+    cards: Sequence[Card]
 
 
 @dataclass(frozen=True)
 class Column:
     """A table column: `key` heads it in CSV (units in the key), `label` in print; `show` formats a present value.
 
-    A column without a label is only in the CSV.
+    A column without a label is only in the CSV. A `prose` column holds sentences, which may wrap.
     """
 
     key: str
@@ -35,13 +44,15 @@ class Column:
     show: Callable[[Cell], str] = str
     numeric: bool = False
     code: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows of raw values in the order of the columns. A None is printed as `absent`, and left empty in the CSV.
 
-    `brief` False keeps a long table out of the Markdown report; the CSV file has it in any case.
+    `brief` False keeps a long table out of the Markdown report; the CSV file has it in any case. `good` names cells,
+    (row, key of the column), that are marked as right. At most `most_rows` rows, spread evenly, are printed.
     """
 
     name: str
@@ -52,32 +63,43 @@ class Table:
     absent: str = NOT_MEASURED
     brief: bool = True
     collapsed: bool = False
+    good: frozenset[tuple[int, str]] = frozenset()
+    most_rows: int | None = None
     kind: str = field(default="table", init=False)
 
     def heads(self) -> list[Column]:
         """The columns that are printed."""
         return [column for column in self.columns if column.label]
 
+    def picked(self) -> list[int]:
+        """Which rows are printed."""
+        count = min(len(self.rows), self.most_rows or len(self.rows))
+        return [place * len(self.rows) // count for place in range(count)]
+
     def shown(self) -> list[list[str]]:
-        """The rows as printed text, one cell for each of `heads()`."""
+        """The picked rows as printed text, one cell for each of `heads()`."""
         return [
             [
                 self.absent if cell is None else column.show(cell)
                 for column, cell in zip(self.columns, row, strict=True)
                 if column.label
             ]
-            for row in self.rows
+            for row in (self.rows[place] for place in self.picked())
         ]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG figure. `title` states what is seen; `svg` is trusted markup drawn by reports/figures."""
+    """An SVG figure. `title` states what is seen; `svg` is trusted markup drawn by reports/figures.
+
+    A `wide` one has the page's whole width, and is scrolled rather than made unreadable on a narrow screen.
+    """
 
     name: str
     title: str
     svg: str
     caption: str = ""
+    wide: bool = False
     kind: str = field(default="figure", init=False)
 
 
@@ -143,9 +165,10 @@ class Section:
 
 
 def _half_width(block: Block) -> bool:
-    return isinstance(block, Figure) or (
-        isinstance(block, Table) and not block.collapsed and len(block.heads()) <= HALF_WIDTH_COLUMNS
-    )
+    if isinstance(block, Table):
+        prose = any(column.prose for column in block.heads())
+        return not block.collapsed and not prose and len(block.heads()) <= HALF_WIDTH_COLUMNS
+    return isinstance(block, Figure) and not block.wide
 
 
 @dataclass(frozen=True)
@@ -155,7 +178,7 @@ class Report:
     title: str
     subtitle: str
     state: str
-    cards: Sequence[Card]
+    cards: Sequence[CardGroup]
     sections: Sequence[Section]
 
     def tables(self) -> list[Table]:

@@ -1,4 +1,4 @@
-"""Reads what a run left behind: the run itself, its ancestors, and for a chain the runs of its stages.
+"""Reads what one run left behind: its manifest, events and metrics, and what its stage wrote into artifacts.
 
 Nothing is computed here and nothing is invented: what a run did not record is None or empty.
 """
@@ -6,7 +6,7 @@ Nothing is computed here and nothing is invented: what a run did not record is N
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from kit.errors import UserError
 from kit.metrics import read_metrics
 from kit.run.directory import RunDirectory
 from kit.run.events import read_events, state_of
-from kit.run.manifest import ChainStage, Manifest
+from kit.run.manifest import Manifest
 from kit.tokens.card import DatasetCard, read_card
 from reports.scaling import Measurement
 
 BEGINNINGS = frozenset({"submitted", "preparing", "started", "restarting"})
 ENDS = frozenset({"stopped", "finished", "failed"})
+RESULTS = ("training", "sft", "reward", "rlhf", "evaluation")  # artifacts/<name>.json; a stage writes one or two
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class RunFacts:
     events: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
     training: dict[str, Any]
+    sft: dict[str, Any]
+    reward: dict[str, Any]
+    rlhf: dict[str, Any]
     evaluation: dict[str, Any]
     card: DatasetCard | None
 
@@ -44,7 +48,7 @@ class RunFacts:
 
     @property
     def stage(self) -> str:
-        """The stage name: data_prep, pretrain, evaluate, chain."""
+        """The stage name: data_prep, pretrain, sft, ..., chain."""
         return self.manifest.stage
 
     @property
@@ -83,6 +87,22 @@ class RunFacts:
         found = (number(record.get("peak_memory_gib")) for record in records)
         return max((value for value in found if value is not None), default=None)
 
+    @property
+    def result(self) -> dict[str, Any]:
+        """What the stage itself wrote: sft.json of an sft run, else training.json."""
+        return {"sft": self.sft, "reward": self.reward, "rlhf": self.rlhf}.get(self.stage) or self.training
+
+    @property
+    def predicted(self) -> dict[str, Any]:
+        """What the plan foresaw, as the launcher recorded it; empty where it foresaw nothing."""
+        found = self.manifest.plan.get("predicted")
+        return found if isinstance(found, dict) else {}
+
+    def curve(self, key: str) -> list[tuple[int, float]]:
+        """(step, value) of every step that recorded a finite value under that key."""
+        pairs = ((int(record["step"]), number(record.get(key))) for record in self.metrics)
+        return [(step, value) for step, value in pairs if value is not None]
+
     def degree(self, axis: str) -> int | None:
         """The size of a layout axis, from what training recorded, else from the manifest; None for stages without."""
         layout = self.training.get("layout") or self.manifest.layout
@@ -106,107 +126,21 @@ class RunFacts:
         )
 
 
-@dataclass(frozen=True)
-class StageEntry:
-    """A stage of the story; `facts` is None where the stage has not left a readable run directory."""
-
-    id: str
-    stage: str
-    run_id: str
-    role: str = ""
-    reused: bool = False
-    facts: RunFacts | None = None
-
-
-@dataclass(frozen=True)
-class Story:
-    """A run in its context: the stages that led to it (a chain: that it consists of), in order."""
-
-    subject: RunFacts
-    entries: list[StageEntry] = field(default_factory=list)
-
-    @property
-    def data(self) -> RunFacts | None:
-        """The data preparation run."""
-        return self.newest("data_prep")
-
-    @property
-    def pretrain(self) -> RunFacts | None:
-        """The training run."""
-        return self.newest("pretrain")
-
-    @property
-    def evaluate(self) -> RunFacts | None:
-        """The evaluation run."""
-        return self.newest("evaluate")
-
-    def newest(self, stage: str) -> RunFacts | None:
-        """The last readable run of that stage that isn't a mere scaling measurement."""
-        found = [e.facts for e in self.entries if e.facts and e.stage == stage and not e.role]
-        return found[-1] if found else None
-
-    @property
-    def scaling(self) -> list[RunFacts]:
-        """The runs that were made to measure scaling, in order."""
-        return [e.facts for e in self.entries if e.facts and e.role == "scaling"]
-
-
-def read_story(path: Path) -> Story:
-    """Reads the run at `path` and everything it rests on.
-
-    Raises:
-        UserError: `path` is no run directory, or one of its files can't be read.
-    """
-    subject = read_run(RunDirectory.open(path))
-    if subject.stage == "chain":
-        return Story(subject, [_chain_entry(subject, stage) for stage in subject.manifest.stages])
-    family: dict[str, RunFacts] = {}
-    _walk(subject, family)
-    return Story(subject, [StageEntry(f.stage, f.stage, f.id, facts=f) for f in family.values()])
-
-
 def read_run(run: RunDirectory) -> RunFacts:
     """Reads one run directory."""
-    card = run.artifacts / "card.json"
+    card, manifest = run.artifacts / "card.json", run.manifest()
+    results = {name: _read_json(run.artifacts / f"{name}.json") for name in RESULTS}
+    results["training"] = results["training"] or results.get(manifest.stage, {})  # tuning keeps all in one file
     return RunFacts(
         run=run,
-        manifest=run.manifest(),
+        manifest=manifest,
         config=run.config() if run.config_path.exists() else {},
         state=str(state_of(run)),
         events=read_events(run),
         metrics=read_metrics(run.metrics_path) if run.metrics_path.exists() else [],
-        training=_read_json(run.artifacts / "training.json"),
-        evaluation=_read_json(run.artifacts / "evaluation.json"),
+        **results,
         card=read_card(card) if card.exists() else None,
     )
-
-
-def _walk(facts: RunFacts, family: dict[str, RunFacts]) -> None:
-    """Adds the ancestors of a run, then the run, each once: parents come before children."""
-    for parent in facts.manifest.parents.values():
-        path = _locate(facts.run.path, parent.path, parent.run_id)
-        if path and parent.run_id not in family:
-            _walk(read_run(RunDirectory.open(path)), family)
-    family.setdefault(facts.id, facts)
-
-
-def _chain_entry(chain: RunFacts, stage: ChainStage) -> StageEntry:
-    path = _locate(chain.run.path, stage.path, stage.run_id)
-    return StageEntry(
-        id=stage.id,
-        stage=stage.stage,
-        run_id=stage.run_id,
-        role=stage.role or "",
-        reused=stage.reused,
-        facts=read_run(RunDirectory.open(path)) if path else None,
-    )
-
-
-def _locate(asking: Path, recorded: str, run_id: str) -> Path | None:
-    """Finds a run by its recorded path, else beside the run that asks (a runs folder may have been moved)."""
-    places = [Path(recorded)] if recorded else []
-    places += [asking.parent / run_id] if run_id else []
-    return next((place for place in places if (place / "manifest.json").is_file()), None)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -230,6 +164,11 @@ def number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return found if math.isfinite(found) else None
+
+
+def rows_of(value: Any) -> list[dict[str, Any]]:
+    """The mappings of a recorded list; empty where it isn't one (a file of another version)."""
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _rate(record: dict[str, Any]) -> float | None:

@@ -19,8 +19,8 @@ def fixed(digits: int) -> Callable[[Cell], str]:
 
 
 def percent(value: Cell) -> str:
-    """A share, 0 to 1, in percent: one decimal below 10 %, none from there."""
-    return _printed(value, lambda share: f"{100 * share:.{1 if abs(share) < 0.1 else 0}f}{NO_BREAK_SPACE}%")
+    """A share, 0 to 1, in percent: one decimal below 10 %, none from there and for nothing at all."""
+    return _printed(value, lambda share: f"{100 * share:.{1 if 0 < abs(share) < 0.1 else 0}f}{NO_BREAK_SPACE}%")
 
 
 def counted(value: Cell) -> str:
@@ -51,6 +51,24 @@ def flops(value: Cell) -> str:
 def short_digest(value: Cell) -> str:
     """The first twelve hexadecimal digits of a digest; the whole of it is in the CSV."""
     return str(value).removeprefix("sha256:")[:12]
+
+
+def probability(value: Cell) -> str:
+    """A p-value: 0.012, or < 0.001 below that."""
+    return _printed(value, lambda found: "< 0.001" if found < 0.001 else f"{found:.3f}")
+
+
+def chance(value: Cell) -> str:
+    """What a p-value says, in words that end "two equally good models would differ so much ..."."""
+    return _printed(value, _chance)
+
+
+def _chance(found: float) -> str:
+    if found < 0.001:
+        return "less than once in 1,000 times (p < 0.001)"
+    if found < 0.05:
+        return f"about once in {1 / found:,.0f} times (p = {found:.3f})"
+    return f"in {percent(found)} of cases (p = {found:.2f}), so chance may explain it"
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,15 +10,16 @@ MOST_EXCERPT_CHARACTERS = 400
 def render_markdown(report: Report) -> str:
     """Returns the Markdown text. Text from documents and models stands only in fenced blocks."""
     parts = [f"# {plain(report.title)}", f"{plain(report.subtitle)} · **{report.state}**"]
-    if report.cards:
-        parts.append("\n".join(["| | | |", "|---|---:|---|", *[_card(card) for card in report.cards]]))
+    for group in report.cards:
+        lines = ["| | | |", "|---|---:|---|", *[_card(card) for card in group.cards]]
+        parts.append(f"**{plain(group.title)}**\n\n" + "\n".join(lines))
     parts += [_section(section) for section in report.sections]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def plain(text: str) -> str:
     """Text that Markdown shows as it is: characters with a meaning are escaped."""
-    return re.sub(r"([\\`*_\[\]<>#])", r"\\\1", text)
+    return re.sub(r"([\\`*_\[\]<>#&~])", r"\\\1", text)
 
 
 def cell(text: str) -> str:
@@ -59,9 +60,14 @@ def _block(block: Block) -> str:
 
 
 def _table(table: Table) -> str:
-    heads = [cell(column.label) for column in table.heads()]
-    rules = ["---:" if column.numeric else "---" for column in table.heads()]
-    lines = [heads, rules, *[[cell(text) for text in row] for row in table.shown()]]
+    columns = table.heads()
+    heads = [cell(column.label) for column in columns]
+    rules = ["---:" if column.numeric else "---" for column in columns]
+    shown = [
+        [("✓ " if (place, c.key) in table.good else "") + cell(text) for c, text in zip(columns, row, strict=True)]
+        for place, row in zip(table.picked(), table.shown(), strict=True)
+    ]
+    lines = [heads, rules, *shown]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     note = f"\n\n{plain(table.note)}" if table.note else ""
     return f"**{plain(table.title)}**\n\n{body}{note}"

@@ -1,48 +1,48 @@
-"""The flat headline numbers of a report: what summary.json holds and the page's cards show.
+"""The headline numbers of a report: what summary.json holds and the page's cards show.
 
-Every group of keys is there whenever its stage belongs to the report; a number that was not measured is None.
+Flat keys come in groups; a group is there whenever its stage belongs to the report, and all of them are in a chain's. A
+number that was not measured is None. `stages` has the figures of every stage by its name, `runs` what ran in order, and
+`lineage` which run was made from which.
 """
 
 from dataclasses import asdict
 from typing import Any
 
-from kit.flops import mfu
-from reports.facts import RunFacts, StageEntry, Story, number
-from reports.scaling import INTERVAL, ScalingPoint, scaling_points, spread
+from reports.facts import RunFacts
+from reports.scaling import INTERVAL, ScalingPoint, scaling_points
+from reports.stages import (
+    data_numbers,
+    evaluation_numbers,
+    reward_numbers,
+    rlhf_numbers,
+    sft_numbers,
+    stage_numbers,
+    training_numbers,
+)
+from reports.story import StageEntry, Story
 
-SCHEMA_VERSION = 1
-AXES = ("data", "tensor", "pipeline", "context")
-FROM_TRAINING = (
-    "parameters",
-    "parameters_non_embedding",
-    "world_size",
-    "threads_per_process",
-    "device",
-    "engine",
-    "steps",
-    "global_batch_tokens",
-    "flops_convention",
-    "flops_per_token",
-    "peak_flops_per_second",
-    "peak_source",
-    "validation_loss_before",
-    "validation_loss_after",
-    "export_max_logit_difference",
-)
-FROM_EVALUATION = (
-    "bits_per_byte_untrained",
-    "bits_per_byte",
-    "bits_per_byte_unigram",
-    "perplexity_untrained",
-    "perplexity",
-    "perplexity_unigram",
-)
+SCHEMA_VERSION = 2  # 1 had the list that is now `runs` under `stages`
+FLAT_RLHF = {
+    "rlhf_algorithm": "algorithm",
+    "rlhf_prompts": "prompts",
+    "rule_reward_before": "rule_reward_before",
+    "rule_reward_after": "rule_reward_after",
+    "rule_reward_attainable": "rule_reward_attainable",
+    "rule_reward_share_of_attainable": "share_of_attainable",
+    "rule_reward_sampled_before": "rule_reward_sampled_before",
+    "rule_reward_sampled_after": "rule_reward_sampled_after",
+    "kl_nats_per_answer": "kl_nats_per_answer",
+    "win_rate": "win_rate",
+    "win_rate_wins": "wins",
+    "win_rate_losses": "losses",
+    "win_rate_ties": "ties",
+    "win_p_value": "p_value",
+}
 
 
 def summarise(story: Story) -> dict[str, Any]:
     """Returns the content of summary.json for a run or a chain."""
     subject = story.subject
-    chain = subject.stage == "chain"
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "run_id": subject.id,
@@ -52,71 +52,29 @@ def summarise(story: Story) -> dict[str, Any]:
         "created": subject.manifest.created,
         "seconds": _rounded(subject.seconds),
     }
-    if story.evaluate or chain:
+    if story.evaluate or story.chain:
         summary |= evaluation_numbers(story.evaluate)
-    if story.pretrain or chain:
-        summary |= training_numbers(story.pretrain)
-    if story.data or chain:
+    if story.training or story.chain:
+        summary |= training_numbers(story.training)
+    if story.data or story.chain:
         summary |= data_numbers(story.data)
-    if chain:
+    summary |= alignment_numbers(story)
+    if story.chain:
         summary |= chain_numbers(story)
-    return summary
+    return {**summary, **lineage_numbers(story)}
 
 
-def evaluation_numbers(facts: RunFacts | None) -> dict[str, Any]:
-    """Held-out quality; `bits_per_byte_ratio` is trained over untrained."""
-    found = facts.evaluation if facts else {}
-    numbers: dict[str, Any] = {key: number(found.get(key)) for key in FROM_EVALUATION}
-    trained, untrained = numbers["bits_per_byte"], numbers["bits_per_byte_untrained"]
-    return {
-        **numbers,
-        "bits_per_byte_ratio": trained / untrained if trained and untrained else None,
-        "evaluation_tokens": found.get("tokens"),
-        "evaluation_text_bytes": found.get("text_bytes"),
-    }
-
-
-def training_numbers(facts: RunFacts | None) -> dict[str, Any]:
-    """Size, layout, throughput and utilisation of the training run, over its steady steps."""
-    found = facts.training if facts else {}
-    metrics = facts.metrics if facts else []
-    rate = spread([value for _, value in facts.rates]) if facts else None
-    losses = [loss for loss in (number(record.get("loss")) for record in metrics) if loss is not None]
-    counted = [int(record["tokens"]) for record in metrics if number(record.get("tokens"))]
-    numbers: dict[str, Any] = {f"{axis}_parallel": facts.degree(axis) if facts else None for axis in AXES}
-    numbers |= {key: _finite(found.get(key)) for key in FROM_TRAINING}
-    numbers["steps"] = found.get("steps") or (metrics[-1]["step"] if metrics else None)
-    return {
-        **numbers,
-        "tokens_processed": found.get("tokens") or sum(counted) or None,
-        "loss_first": losses[0] if losses else None,
-        "loss_last": losses[-1] if losses else None,
-        "tokens_per_second": rate.median if rate else None,
-        "tokens_per_second_low": rate.low if rate else None,
-        "tokens_per_second_high": rate.high if rate else None,
-        "steps_measured": rate.measured if rate else 0,
-        "warm_up_steps": rate.warm_up if rate else 0,
-        "mfu": _mfu(found, rate.median if rate else None),
-        "peak_memory_gib": facts.peak_memory_gib if facts else None,
-    }
-
-
-def data_numbers(facts: RunFacts | None) -> dict[str, Any]:
-    """Documents in and out, tokens and text bytes of the splits, vocabulary."""
-    card = facts.card if facts else None
-    splits = card.splits if card else {}
-    numbers: dict[str, Any] = {
-        "documents_in": card.documents_in if card else None,
-        "documents_out": card.documents_out if card else None,
-        "records_corrupt": card.records_corrupt if card else None,
-        "languages": len(card.languages) if card else None,
-        "vocab_size": card.tokenizer.vocab_size if card else None,
-    }
-    for split in ("train", "validation"):
-        found = splits.get(split)
-        numbers[f"tokens_{split}"] = found.tokens if found else None
-        numbers[f"documents_{split}"] = found.documents if found else None
-        numbers[f"text_bytes_{split}"] = found.text_bytes if found else None
+def alignment_numbers(story: Story) -> dict[str, Any]:
+    """The flat keys of instruction tuning (sft_*), the reward model (reward_*) and reinforcement learning."""
+    sft, reward, rlhf = (story.newest(stage) for stage in ("sft", "reward", "rlhf"))
+    numbers: dict[str, Any] = {}
+    if sft or story.chain:
+        numbers |= {f"sft_{key}": value for key, value in sft_numbers(sft).items()}
+    if reward or story.chain:
+        numbers |= {f"reward_{key}": value for key, value in reward_numbers(reward).items()}
+    if rlhf or story.chain:
+        found = rlhf_numbers(rlhf)
+        numbers |= {flat: found[key] for flat, key in FLAT_RLHF.items()}
     return numbers
 
 
@@ -132,7 +90,19 @@ def chain_numbers(story: Story) -> dict[str, Any]:
         "peak_memory_gib_by_stage": {
             e.id: e.facts.peak_memory_gib for e in story.entries if e.facts and e.facts.peak_memory_gib is not None
         },
-        "stages": [_stage_line(entry) for entry in story.entries],
+    }
+
+
+def lineage_numbers(story: Story) -> dict[str, Any]:
+    """What ran, what each stage brought, and which run was made from which."""
+    stages: dict[str, Any] = {}
+    for entry in story.entries:
+        if not entry.role:  # of two runs of a stage the later one counts, as everywhere in the report
+            stages[entry.stage] = _stage_figures(entry)
+    return {
+        "stages": stages,
+        "runs": [_run_line(entry) for entry in story.entries],
+        "lineage": [_lineage_line(entry) for entry in story.lineage],
     }
 
 
@@ -141,7 +111,20 @@ def scaling_of(story: Story) -> list[ScalingPoint]:
     return scaling_points([facts.measurement() for facts in story.scaling])
 
 
-def _stage_line(entry: StageEntry) -> dict[str, Any]:
+def _stage_figures(entry: StageEntry) -> dict[str, Any]:
+    facts = entry.facts
+    return {
+        "id": entry.id,
+        "run_id": entry.run_id or None,
+        "state": facts.state if facts else None,
+        "seconds": _rounded(facts.seconds if facts else None),
+        "reused": entry.reused,
+        "peak_memory_gib": facts.peak_memory_gib if facts else None,
+        **(stage_numbers(facts) if facts else {}),
+    }
+
+
+def _run_line(entry: StageEntry) -> dict[str, Any]:
     return {
         "id": entry.id,
         "stage": entry.stage,
@@ -153,14 +136,25 @@ def _stage_line(entry: StageEntry) -> dict[str, Any]:
     }
 
 
-def _mfu(training: dict[str, Any], tokens_per_second: float | None) -> float | None:
-    flops, peak = number(training.get("flops_per_token")), number(training.get("peak_flops_per_second"))
-    return mfu(tokens_per_second, flops, peak) if tokens_per_second and flops and peak else None
+def _lineage_line(entry: StageEntry) -> dict[str, Any]:
+    manifest = entry.facts.manifest if entry.facts else None
+    parents = manifest.parents if manifest else {}
+    return {
+        "id": entry.id,
+        "stage": entry.stage,
+        "run_id": entry.run_id or None,
+        "parents": {name: parent.run_id for name, parent in parents.items()},
+        "parent_digests": {name: parent.digest for name, parent in parents.items()},
+        "config_digest": manifest.config_digest if manifest else None,
+        "key": manifest.key if manifest else None,
+        "git_commit": manifest.git_commit if manifest else None,
+        "inputs": _inputs(entry.facts),
+    }
 
 
-def _finite(value: Any) -> Any:
-    """A recorded value, or None for a number that JSON can't write (a loss that diverged)."""
-    return number(value) if isinstance(value, float) else value
+def _inputs(facts: RunFacts | None) -> dict[str, str]:
+    """Input file -> SHA-256, for a stage that recorded what it read from outside: the crawl."""
+    return {found.path: found.sha256 for found in facts.card.inputs} if facts and facts.card else {}
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -1,23 +1,10 @@
-"""Figures of the scaling report, and where a chain's time went."""
+"""Figures of the scaling report."""
 
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from reports.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    bar_height,
-    bars,
-    count_axis,
-    draw,
-)
+from reports.figures.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILION, count_axis, draw
 from reports.scaling import ScalingPoint
 
 COLOR_OF_AXIS = {"data": BLUE, "tensor": VERMILION, "pipeline": GREEN}
@@ -107,11 +94,3 @@ def efficiency_bars(points: Sequence[ScalingPoint], alt: str = "") -> str:
         axes.tick_params(axis="x", length=0)
 
     return draw("scaling-efficiency", paint, alt=alt)
-
-
-def time_by_stage(rows: Sequence[tuple[str, float, str, str]], alt: str = "") -> str:
-    """Returns the seconds of each stage as bars; rows are (label, seconds, note, kind), kind "" | scaling | reused."""
-    color_of = {"": BLUE, "scaling": SKY, "reused": ORANGE}
-    labels, seconds, notes = [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows]
-    colors = [color_of.get(row[3], BLUE) for row in rows]
-    return draw("time", lambda axes: bars(axes, labels, seconds, notes, colors), bar_height(len(rows)), alt)

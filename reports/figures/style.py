@@ -19,6 +19,7 @@ SKY, PURPLE = "#56B4E9", "#CC79A7"
 INK, SOFT, GREY, FAINT = "#1f2933", "#52606d", "#7b8794", "#e4e7eb"
 
 WIDTH_INCHES, HEIGHT_INCHES = 5.4, 3.4
+PIXELS_OF_A_POINT = 1.44  # on the page, so that 11 points print as body text
 
 # svg.fonttype none keeps text selectable and small; the page replaces the family by its own.
 RC: dict[str, Any] = {
@@ -26,6 +27,7 @@ RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "text.color": INK,
+    "text.parse_math": False,  # a label of the crawl with two dollar signs is no formula
     "axes.labelcolor": INK,
     "axes.labelsize": 11,
     "axes.edgecolor": GREY,
@@ -52,22 +54,42 @@ RC: dict[str, Any] = {
 }
 
 
-def draw(name: str, paint: Callable[[Axes], None], height: float = HEIGHT_INCHES, alt: str = "") -> str:
-    """Returns an inline SVG of one set of axes that `paint` fills.
+def draw(
+    name: str,
+    paint: Callable[[Axes], None],
+    height: float = HEIGHT_INCHES,
+    alt: str = "",
+    width: float = WIDTH_INCHES,
+    framed: bool = True,
+) -> str:
+    """Returns an inline SVG of one set of axes that `paint` fills; height and width are inches.
+
+    Axes that aren't framed fill the figure and measure it in points from its upper left corner.
 
     The figure is made without pyplot, so nothing global is touched and no figure stays in memory. Identifiers are
     prefixed by `name`, because several figures share one HTML document.
     """
     with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained" if framed else None)
         FigureCanvasSVG(figure)
-        paint(figure.add_subplot())
+        paint(figure.add_subplot() if framed else _sheet(figure, width, height))
         stream = StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
-    return _inline(stream.getvalue(), name, alt)
+    # Where a figure has a width of its own, a page neither blows it up nor makes its text unreadable.
+    widest = 72 * width * PIXELS_OF_A_POINT
+    size = "" if framed else f' style="min-width:{0.7 * widest:.0f}px;max-width:{widest:.0f}px"'
+    return _inline(stream.getvalue(), name, alt, size)
 
 
-def _inline(svg: str, name: str, alt: str) -> str:
+def _sheet(figure: Figure, width: float, height: float) -> Axes:
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, 72 * width)
+    axes.set_ylim(72 * height, 0)
+    axes.axis("off")
+    return axes
+
+
+def _inline(svg: str, name: str, alt: str, style: str = "") -> str:
     """Cuts what an HTML document doesn't want (prolog, metadata with outside addresses) and prefixes identifiers."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
@@ -78,7 +100,7 @@ def _inline(svg: str, name: str, alt: str) -> str:
     svg = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg\b[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     label = alt.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"{style}', 1).strip()
 
 
 def count_axis(axis: Any) -> None:

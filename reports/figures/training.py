@@ -26,41 +26,45 @@ def loss_curve(
     validation: Sequence[tuple[int, float]],
     levels: Sequence[Level],
     alt: str = "",
+    name: str = "loss",
+    measure: str = "loss (nats per token)",
 ) -> str:
-    """Returns the loss over steps (nats per token), training and validation, with reference levels."""
+    """Returns the loss over steps, training and validation, with reference levels."""
 
     def paint(axes: Axes) -> None:
         if train:
-            _training_line(axes, train)
+            line(axes, train, BLUE, "training")
         if validation:
             steps, losses = zip(*validation, strict=True)
             axes.plot(steps, losses, color=VERMILION, marker="o", markersize=4.5, label="validation", zorder=4)
         _levels(axes, levels)
-        _step_axis(axes)
-        axes.set_ylabel("loss (nats per token)")
+        step_axis(axes)
+        axes.set_ylabel(measure)
         axes.margins(x=0.01)
         if train or validation:
             # Over the axes: inside, it would hide a curve or a level in one run or another.
             axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
 
-    return draw("loss", paint, alt=alt)
+    return draw(name, paint, alt=alt)
 
 
-def _step_axis(axes: Axes) -> None:
+def step_axis(axes: Axes) -> None:
+    """Whole steps along the bottom."""
     axes.set_xlabel("optimizer step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
 
 
-def _training_line(axes: Axes, train: Sequence[tuple[int, float]]) -> None:
-    steps, losses = zip(*train, strict=True)
-    if len(steps) <= SMOOTHING_POINTS:
-        axes.plot(steps, losses, color=BLUE, label="training")
+def line(axes: Axes, points: Sequence[tuple[int, float]], color: str, label: str, most: int = SMOOTHING_POINTS) -> None:
+    """One curve over steps; where it has more than `most` points, pale with a running mean over it."""
+    steps, values = zip(*points, strict=True)
+    if len(steps) <= most:
+        axes.plot(steps, values, color=color, label=label)
         return
     window = max(5, len(steps) // 50)
-    axes.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=0.8)
-    means = [math.fsum(losses[i - window + 1 : i + 1]) / window for i in range(window - 1, len(losses))]
+    axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+    means = [math.fsum(values[i - window + 1 : i + 1]) / window for i in range(window - 1, len(values))]
     axes.plot(
-        steps[window // 2 : window // 2 + len(means)], means, color=BLUE, label=f"training (mean of {window} steps)"
+        steps[window // 2 : window // 2 + len(means)], means, color=color, label=f"{label} (mean of {window} steps)"
     )
 
 
@@ -93,7 +97,7 @@ def throughput(rates: Sequence[tuple[int, float]], found: Spread, alt: str = "")
             axes.axvspan(steps[0] - 0.5, steps[found.warm_up - 1] + 0.5, color=FAINT, zorder=0, label="warm-up")
         axes.axhspan(found.low, found.high, color=ORANGE, alpha=0.18, zorder=1, linewidth=0, label="middle half")
         axes.axhline(found.median, color=VERMILION, linewidth=1.4, label=f"median {found.median:,.0f}")
-        _step_axis(axes)
+        step_axis(axes)
         axes.set_ylabel("tokens per second")
         axes.set_ylim(0, max(values) * 1.25)
         axes.margins(x=0.01)

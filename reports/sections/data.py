@@ -4,9 +4,9 @@ from typing import Any
 
 from kit.tokens.card import BlockCard, DatasetCard
 from reports.document import Block, Cell, Column, Excerpt, Excerpts, Figure, Paragraph, Section, Table
-from reports.facts import Story
 from reports.figures.data import funnel, ranking
 from reports.formats import duration, percent, plural, short_digest, size, whole
+from reports.story import Story
 
 REASONS_IN_A_LINE = 2
 INPUTS_ON_SIGHT = 10  # more input files than this are shown on request

@@ -4,11 +4,11 @@ from dataclasses import asdict
 from typing import Any
 
 from reports.document import Block, Column, Figure, Paragraph, Section, Table
-from reports.facts import Story
 from reports.figures.efficiency import efficiency_bars, speed_against_ideal
 from reports.formats import fixed, percent, plural, whole
 from reports.scaling import MOST_PEAK_DISAGREEMENT, ScalingPoint, circumstances, peak_disagreement
 from reports.sections.training import convention_words, peak_words
+from reports.story import Story
 from reports.summary import scaling_of
 
 COLUMNS = (

@@ -5,7 +5,8 @@ from typing import Any
 
 from kit.config import dump
 from reports.document import Block, Cell, Column, Listing, Paragraph, Section, Table
-from reports.facts import RunFacts, Story
+from reports.facts import RunFacts
+from reports.story import Story
 
 VERSION_COLUMNS = (Column("package", "package", code=True), Column("version", "version", code=True))
 

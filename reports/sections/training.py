@@ -3,14 +3,17 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kit.flops import CONVENTIONS
 from reports.document import Block, Cell, Column, Figure, Paragraph, Section, Table
-from reports.facts import RunFacts, Story, number
+from reports.facts import RunFacts, number
 from reports.figures.training import Level, loss_curve, throughput
 from reports.formats import counted, duration, fixed, flops, gibibytes, percent, plural, whole
 from reports.scaling import spread
+from reports.sections.ownership import ownership_blocks
+from reports.story import MAKES_A_BASE_MODEL, Story
 
 Printer = Callable[[Cell], str]
 MODEL_NUMBERS: tuple[tuple[str, str, Printer], ...] = (
@@ -32,25 +35,39 @@ SPEED_NUMBERS: tuple[tuple[str, str, Printer], ...] = (
     ("peak_source", "where that peak is from", str),
     ("peak_memory_gib", "peak memory of the largest process", gibibytes),
 )
+PER_TOKEN = "nats per token"
+LOSS_OF = {"sft": "nats per counted token", "reward": "nats per pair", "rlhf": ""}
 PARTS_OF_A_STEP = ("data_seconds", "compute_seconds", "checkpoint_seconds", "evaluation_seconds")
 
 
 def training_section(story: Story, summary: dict[str, Any]) -> Section | None:
     """Returns the section on the training run, or None where there is none."""
-    facts = story.pretrain
+    facts = story.training
     if facts is None:
         return None
     blocks: list[Block] = []
     if not facts.metrics:
         blocks.append(Paragraph("The run recorded no step, so there are no curves.", tone="notice"))
     blocks += _diverged(facts)
-    blocks += _loss_figure(story, facts)
+    base = facts.stage in MAKES_A_BASE_MODEL
+    levels = _levels(story) if base else []
+    blocks += loss_figure(
+        facts, "loss", LOSS_OF.get(facts.stage, PER_TOKEN), levels, _level_words(story) if base else ""
+    )
     blocks += _throughput_figure(facts)
-    blocks.append(_numbers(summary, "training", "Model and loss", MODEL_NUMBERS))
-    blocks.append(_numbers(summary, "speed", "Speed and memory", SPEED_NUMBERS))
+    blocks += _present(_numbers(summary, "training", "Model and loss", MODEL_NUMBERS), whole_table=base)
+    blocks += _present(_numbers(summary, "speed", "Speed and memory", SPEED_NUMBERS), whole_table=base)
+    blocks += ownership_blocks(facts)
     blocks += _time_of_a_step(facts)
     blocks.append(Paragraph(utilisation_words(facts.training)))
-    return Section("training", "Training", _lead(facts, summary), blocks)
+    title = "Training" if not base or facts is story.subject else "Training of the base model"
+    return Section("training", title, _lead(facts, summary), blocks)
+
+
+def _present(table: Table, whole_table: bool) -> list[Block]:
+    """The table; for stages that measure only some of its rows, without the others."""
+    rows = table.rows if whole_table else [row for row in table.rows if row[-1] is not None]
+    return [replace(table, rows=rows)] if rows else []
 
 
 def utilisation_words(training: dict[str, Any]) -> str:
@@ -102,16 +119,11 @@ def _diverged(facts: RunFacts) -> list[Block]:
     ]
 
 
-def _curve(facts: RunFacts, key: str) -> list[tuple[int, float]]:
-    pairs = ((int(record["step"]), number(record.get(key))) for record in facts.metrics)
-    return [(step, value) for step, value in pairs if value is not None]
-
-
-def _validation_curve(facts: RunFacts) -> list[tuple[int, float]]:
+def validation_curve(facts: RunFacts) -> list[tuple[int, float]]:
     """The validation losses of the steps that measured one, and those recorded before the first and after the last."""
-    curve = dict(_curve(facts, "validation_loss"))
-    before, after = (number(facts.training.get(f"validation_loss_{when}")) for when in ("before", "after"))
-    last = facts.training.get("steps")
+    curve = dict(facts.curve("validation_loss"))
+    before, after = (_recorded_loss(facts, when) for when in ("before", "after"))
+    last = facts.result.get("steps") or (facts.metrics[-1]["step"] if facts.metrics else None)
     if before is not None:
         curve.setdefault(0, before)
     if after is not None and last:
@@ -119,15 +131,24 @@ def _validation_curve(facts: RunFacts) -> list[tuple[int, float]]:
     return sorted(curve.items())
 
 
-def _loss_figure(story: Story, facts: RunFacts) -> list[Block]:
-    train, validation = _curve(facts, "loss"), _validation_curve(facts)
+def _recorded_loss(facts: RunFacts, when: str) -> float | None:
+    keys = (f"validation_loss_{when}", f"loss_{when}")
+    return next((value for key in keys if (value := number(facts.result.get(key))) is not None), None)
+
+
+def loss_figure(
+    facts: RunFacts, name: str, measure: str = PER_TOKEN, levels: Sequence[Level] = (), caption: str = ""
+) -> list[Block]:
+    """The loss over the steps of a run, as a figure of that name; nothing where no step recorded one."""
+    train, validation = facts.curve("loss"), validation_curve(facts)
     if not train:
         return []
     named, curve = ("Validation", validation) if len(validation) > 1 else ("Training", train)
     first, last = curve[0][1], curve[-1][1]
     moved = f"{'fell' if last < first else 'rose'} from {first:.2f} to {last:.2f}"
     title = f"{named} loss {moved} in {plural(curve[-1][0], 'step')}"
-    return [Figure("loss", title, loss_curve(train, validation, _levels(story), alt=title), _level_words(story))]
+    axis = f"loss ({measure})" if measure else "loss"
+    return [Figure(name, title, loss_curve(train, validation, levels, title, name, axis), caption)]
 
 
 def _levels(story: Story) -> list[Level]:
@@ -190,7 +211,7 @@ def _numbers(summary: dict[str, Any], name: str, title: str, printed: Sequence[t
 def _time_of_a_step(facts: RunFacts) -> list[Block]:
     rows: list[list[Cell]] = []
     for key in PARTS_OF_A_STEP:
-        values = [value for _, value in _curve(facts, key)]
+        values = [value for _, value in facts.curve(key)]
         if values:
             rows.append([key.removesuffix("_seconds"), len(values), statistics.median(values), math.fsum(values)])
     if not rows:

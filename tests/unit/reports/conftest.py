@@ -1,7 +1,6 @@
 """Small run directories as the stages leave them, made with the kit's own writers."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +9,29 @@ from typing import Any
 import pytest
 
 from kit.config import dump
-from kit.metrics import JsonlSink, StepRecord
+from kit.metrics import JsonlSink
 from kit.run.directory import RunDirectory
 from kit.run.manifest import ChainStage, Manifest, Parent, write_manifest
-from kit.tokens.card import (
-    BlockCard,
-    DatasetCard,
-    Example,
-    InputCard,
-    LanguageCard,
-    SplitCard,
-    TokenizerCard,
-    write_card,
-)
+from kit.tokens.card import write_card
 from reports.build import build_report
 
-HOSTILE = "<script>alert('crawled')</script> & \"quotes\" </details> | `pipe`"
-DIGEST = "sha256:" + "ab" * 32
+from .artifacts import (
+    DIGEST,
+    EVALUATION,
+    MODELS,
+    PREDICTED,
+    REWARD,
+    RLHF,
+    SFT,
+    card,
+    finished_training,
+    owned_record,
+    record,
+    reward_record,
+    rlhf_record,
+    sft_record,
+)
+
 START = "2026-01-02T03:04:{:06.3f}+00:00"
 
 
@@ -43,6 +48,7 @@ class Runs:
         parents: dict[str, RunDirectory] | None = None,
         stages: Sequence[ChainStage] = (),
         details: dict[str, Any] | None = None,
+        predicted: dict[str, Any] | None = None,
     ) -> RunDirectory:
         run = RunDirectory.create(self.root, stage, "demo")
         origin = {name: Parent(run_id=p.id, path=str(p.path), digest=DIGEST) for name, p in (parents or {}).items()}
@@ -56,6 +62,7 @@ class Runs:
             config_digest=DIGEST,
             versions={"python": "3.11.9", "numpy": "2.4.6"},
             command=["python", "-m", "recipes", "a folder/" + run.id],
+            plan={"recipe": f"{stage}/demo", **({"predicted": predicted} if predicted else {})},
             key=DIGEST,
             stages=list(stages),
         )
@@ -94,9 +101,41 @@ class Runs:
         (run.artifacts / "training.json").write_text(json.dumps(recorded))
         return run
 
-    def evaluate(self, model: RunDirectory, **more: Any) -> RunDirectory:
-        run = self.bare("evaluate", parents={"model": model}, **more)
-        (run.artifacts / "evaluation.json").write_text(json.dumps(EVALUATION))
+    def zero(self, data: RunDirectory, ranks: int = 2, **more: Any) -> RunDirectory:
+        run = self.bare("zero", parents={"data": data}, **more)
+        with JsonlSink(run.metrics_path) as sink:
+            for step in range(1, 9):
+                sink.write(owned_record(step, ranks))
+        recorded = {**finished_training(1, ranks), "engine": "deepspeed"}
+        (run.artifacts / "training.json").write_text(json.dumps(recorded))
+        return run
+
+    def sft(self, model: RunDirectory, data: RunDirectory | None = None, **more: Any) -> RunDirectory:
+        parents = {"model": model, **({"data": data} if data else {})}
+        return self._tuned("sft", parents, SFT, [sft_record(step) for step in range(1, 13)], **more)
+
+    def reward(self, model: RunDirectory, **more: Any) -> RunDirectory:
+        return self._tuned("reward", {"model": model}, REWARD, [reward_record(step) for step in range(1, 13)], **more)
+
+    def rlhf(self, model: RunDirectory, reward: RunDirectory, algorithm: str = "ppo", **more: Any) -> RunDirectory:
+        steps = [rlhf_record(step, algorithm) for step in range(1, 21)]
+        parents = {"model": model, "reward": reward}
+        return self._tuned("rlhf", parents, {**RLHF, "algorithm": algorithm}, steps, **more)
+
+    def _tuned(
+        self, stage: str, parents: dict[str, RunDirectory], result: dict[str, Any], steps: list[Any], **more: Any
+    ) -> RunDirectory:
+        run = self.bare(stage, parents=parents, **more)
+        with JsonlSink(run.metrics_path) as sink:
+            for step in steps:
+                sink.write(step)
+        (run.artifacts / f"{stage}.json").write_text(json.dumps(result))
+        return run
+
+    def evaluate(self, model: RunDirectory, others: dict[str, RunDirectory] | None = None, **more: Any) -> RunDirectory:
+        run = self.bare("evaluate", parents={"model": model, **(others or {})}, **more)
+        found = {**EVALUATION, **(MODELS if others else {})}
+        (run.artifacts / "evaluation.json").write_text(json.dumps(found))
         return run
 
     @staticmethod
@@ -122,6 +161,19 @@ class Runs:
         ]
         return self.bare("chain", stages=stages)
 
+    def aligned_chain(self) -> RunDirectory:
+        """Every stage once, from the crawl to the aligned model, and one scaling point."""
+        data = self.data_prep()
+        model = self.pretrain(data, tensor=2, predicted=PREDICTED)
+        sft = self.sft(model, predicted=PREDICTED)
+        reward = self.reward(sft)
+        rlhf = self.rlhf(sft, reward)
+        judged = self.evaluate(model, {"data": data, "sft": sft, "rlhf": rlhf})
+        alone = self.pretrain(data)
+        made = {"data": data, "pretrain": model, "sft": sft, "reward": reward, "rlhf": rlhf, "evaluate": judged}
+        stages = [self.stage(name, run, reused=name == "data") for name, run in made.items()]
+        return self.bare("chain", stages=[*stages, self.stage("one", alone, role="scaling")])
+
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Runs:
@@ -135,99 +187,8 @@ def chain_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory
     return run, build_report(run.path)
 
 
-def record(step: int, rate: float, steps: int) -> StepRecord:
-    last = step == steps
-    return StepRecord(
-        step=step,
-        loss=8.0 * math.exp(-0.12 * step),
-        learning_rate=1e-3,
-        tokens=2048,
-        samples=16,
-        step_seconds=2048 / rate,
-        tokens_per_second=rate,
-        compute_seconds=2000 / rate,
-        data_seconds=48 / rate,
-        peak_memory_gib=0.5 + 0.01 * step,
-        validation_loss=4.0 if last else None,
-    )
-
-
-def finished_training(tensor: int, replicas: int) -> dict[str, Any]:
-    world = tensor * replicas
-    return {
-        "flops_convention": "megatron",
-        "flops_per_token": 5_000_000.0,
-        "peak_flops_per_second": 5e10 * world,
-        "peak_source": "measured fp32 matmul 1024, one thread a process",
-        "parameters": 1_250_000,
-        "parameters_non_embedding": 750_000,
-        "layout": {"data": replicas, "tensor": tensor, "pipeline": 1, "context": 1, "interleave": 1, "sequence": False},
-        "world_size": world,
-        "threads_per_process": 1,
-        "device": "cpu",
-        "engine": "megatron",
-        "validation_loss_before": 8.5,
-        "validation_loss_after": 4.0,
-        "export_max_logit_difference": 1.2e-6,
-        "global_batch_tokens": 2048,
-        "tokens": 16384,
-        "steps": 8,
-        "resumed_from": [],
-    }
-
-
-EVALUATION = {
-    "bits_per_byte": 2.0,
-    "bits_per_byte_untrained": 5.0,
-    "bits_per_byte_unigram": 3.0,
-    "perplexity": 60.0,
-    "perplexity_untrained": 4100.0,
-    "perplexity_unigram": 600.0,
-    "tokens": 9000,
-    "text_bytes": 30000,
-    "convention": "bits of all predicted tokens over the text's UTF-8 bytes",
-    "samples": [{"prompt": "The manual", "text": "The manual says <b>bold</b>", "temperature": 0.8}],
-}
-
-
-def card(run_id: str) -> DatasetCard:
-    examples = {"too short": [Example(id="record-1", url="javascript:alert(1)", text=HOSTILE)]}
-    return DatasetCard(
-        name="demo",
-        created_by=run_id,
-        splits={
-            "train": split("train", documents=54, tokens=90_000, text_bytes=300_000),
-            "validation": split("validation", documents=6, tokens=9_000, text_bytes=30_000),
-        },
-        tokenizer=TokenizerCard(
-            kind="sentencepiece-bpe", vocab_size=4096, fingerprint="cd" * 32, file="tokenizer/tokenizer.model",
-            eod_id=2, pad_id=3,
-        ),
-        blocks=[
-            BlockCard(
-                name="extract", documents_in=100, documents_out=90, bytes_in=2_000_000, bytes_out=500_000, seconds=3.0,
-                dropped={"no text": 10},
-            ),
-            BlockCard(
-                name="quality", documents_in=90, documents_out=70, bytes_in=500_000, bytes_out=400_000, seconds=1.5,
-                dropped={"too short": 15, "repetition": 5}, examples=examples,
-            ),
-            BlockCard(
-                name="minhash", documents_in=70, documents_out=60, bytes_in=400_000, bytes_out=330_000, seconds=2.0,
-                dropped={"near duplicate": 10},
-            ),
-        ],
-        languages={"en": LanguageCard(documents=40, bytes=230_000), "de": LanguageCard(documents=20, bytes=100_000)},
-        inputs=[InputCard(path="docs.warc.gz", bytes=700_000, sha256="ef" * 32)],
-        records_corrupt=3,
-        config_digest=DIGEST,
-        documents_in=100,
-        documents_out=60,
-    )  # fmt: skip
-
-
-def split(name: str, documents: int, tokens: int, text_bytes: int) -> SplitCard:
-    return SplitCard(
-        prefix=f"shards/{name}", documents=documents, tokens=tokens, text_bytes=text_bytes,
-        sha256_bin="01" * 32, sha256_idx="23" * 32,
-    )  # fmt: skip
+@pytest.fixture(scope="session")
+def aligned_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, dict[str, Any]]:
+    """The same of a chain that goes on to an aligned model."""
+    run = Runs(tmp_path_factory.mktemp("aligned") / "runs").aligned_chain()
+    return run, build_report(run.path)

@@ -15,7 +15,8 @@ from kit.run.directory import RunDirectory
 from reports.build import build_report
 
 CHAIN_KEYS = {
-    "schema_version", "run_id", "stage", "state", "stages", "bits_per_byte_untrained", "bits_per_byte",
+    "schema_version", "run_id", "stage", "state", "stages", "runs", "lineage", "bits_per_byte",
+    "bits_per_byte_untrained",
     "bits_per_byte_unigram", "perplexity", "tensor_parallel", "documents_in", "documents_out", "tokens_train",
     "parameters", "tokens_per_second", "mfu", "flops_convention", "peak_flops_per_second", "peak_source", "scaling",
     "seconds_by_stage", "peak_memory_gib_by_stage",
@@ -46,7 +47,9 @@ def test_chain_has_every_key_and_the_numbers_by_hand(chain_report: tuple[RunDire
     assert summary["peak_memory_gib"] == pytest.approx(0.58)
     assert summary["peak_memory_gib_by_stage"].keys() == {"train", "one", "dp2", "tp2"}
     assert summary["seconds_by_stage"] == dict.fromkeys(("data", "train", "judge", "one", "dp2", "tp2"), 41.0)
-    assert [stage["reused"] for stage in summary["stages"]] == [True, False, False, False, False, False]
+    assert [run["reused"] for run in summary["runs"]] == [True, False, False, False, False, False]
+    assert list(summary["stages"]) == ["data_prep", "pretrain", "evaluate"]
+    assert summary["stages"]["pretrain"]["run_id"] == summary["runs"][1]["run_id"]  # not that of a scaling point
 
 
 def test_chain_scaling_by_hand(chain_report: tuple[RunDirectory, dict[str, Any]]) -> None:
@@ -201,14 +204,16 @@ def test_a_chain_that_only_began(runs: Any) -> None:
     run = runs.bare("chain", events=[(0, "submitted"), (1, "started")])
     summary = build_report(run.path)
     assert summary.keys() >= CHAIN_KEYS
-    assert (summary["state"], summary["scaling"], summary["stages"], summary["mfu"]) == ("running", [], [], None)
+    assert (summary["state"], summary["scaling"], summary["runs"], summary["mfu"]) == ("running", [], [], None)
+    assert (summary["stages"], summary["lineage"]) == ({}, [])
 
 
 def test_a_chain_with_a_vanished_stage(runs: Any) -> None:
     run = runs.chain()
     shutil.rmtree(RunDirectory.open(Path(run.manifest().stages[0].path)).path)
     summary = build_report(run.path)
-    assert (summary["stages"][0]["state"], summary["documents_in"]) == (None, None)
+    assert (summary["runs"][0]["state"], summary["documents_in"]) == (None, None)
+    assert summary["stages"]["data_prep"]["state"] is None
     assert "no run directory" in (run.report / "report.html").read_text()
 
 

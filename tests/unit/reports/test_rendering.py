@@ -1,7 +1,6 @@
 """The written pages: well-formed, self-contained, and safe against hostile text."""
 
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -9,50 +8,13 @@ from lxml import etree
 
 from kit.tokens.card import read_card, write_card
 from reports.build import as_csv, build_report
-from reports.document import Card, Column, Excerpt, Excerpts, Paragraph, Report, Section, Table
+from reports.document import Card, CardGroup, Column, Excerpt, Excerpts, Paragraph, Report, Section, Table
 from reports.formats import duration, percent, plural, short_digest, size, whole
 from reports.html import render_html
 from reports.markdown import render_markdown
 
-HOSTILE = "<script>alert('crawled')</script> & \"quotes\" </details> | `pipe`"
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Collects the tags and addresses of a page, and checks that every tag that opens is closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.ids: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == [], f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._take(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._take(tag, attrs)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag, f"</{tag}> crosses another tag"
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-    def _take(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        found = dict(attrs)
-        names = ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
-        self.addresses += [found[name] or "" for name in names if name in found]
-        self.ids += [found["id"] or ""] if "id" in found else []
+from .artifacts import HOSTILE
+from .page import Page
 
 
 @pytest.fixture
@@ -61,11 +23,14 @@ def page(chain_report: Any) -> Page:
     return Page((run.report / "report.html").read_text())
 
 
-def test_page_is_well_formed_and_loads_nothing(page: Page) -> None:
+@pytest.mark.parametrize(("fixture", "figures"), [("chain_report", 11), ("aligned_report", 20)])
+def test_page_is_well_formed_and_loads_nothing(fixture: str, figures: int, request: pytest.FixtureRequest) -> None:
+    run, _ = request.getfixturevalue(fixture)
+    page = Page((run.report / "report.html").read_text())
     assert all(address.startswith("#") for address in page.addresses)
     assert {address[1:] for address in page.addresses} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == 9
+    assert page.tags.count("svg") == figures
     assert not {"script", "iframe", "object", "link", "img"} & set(page.tags)
 
 
@@ -84,10 +49,10 @@ def test_crawled_text_is_shown_but_never_markup(page: Page) -> None:
     assert " says <b>bold</b>" in "".join(page.text)
 
 
-def test_figures_are_well_formed_and_take_their_size_from_the_page(chain_report: Any) -> None:
-    run, _ = chain_report
+def test_figures_are_well_formed_and_take_their_size_from_the_page(aligned_report: Any) -> None:
+    run, _ = aligned_report
     figures = sorted((run.report / "figures").glob("*.svg"))
-    assert len(figures) == 9
+    assert len(figures) == 20
     for figure in figures:
         root = etree.fromstring(figure.read_bytes())
         assert root.get("aria-label")
@@ -107,11 +72,13 @@ def test_a_figure_title_with_markup_is_escaped(runs: Any) -> None:
 
 
 def test_markdown_keeps_hostile_text_in_fences_and_cells() -> None:
-    table = Table("t", "Title", (Column("a", "a|b"),), [["<b>x|y</b>"]])
+    table = Table("t", "Title", (Column("a", "a|b"),), [["<b>x|y</b>"], ["&amp; ~~struck~~"]])
     sample = Excerpts("Samples", [Excerpt("t", "``` then <script>", "")])
     section = Section("s", "Section <x>", "", [table, sample, Paragraph("two\nlines", "notice")])
-    text = render_markdown(Report("demo", "sub", "finished", [Card("Label", "1", "a|b", before="0")], [section]))
+    card = Card("Label", "1", "a|b", before="0")
+    text = render_markdown(Report("demo", "sub", "finished", [CardGroup("Group", [card])], [section]))
     assert r"| \<b\>x\|y\</b\> |" in text
+    assert r"| \&amp; \~\~struck\~\~ |" in text
     assert "````text\n``` then <script>\n````" in text
     assert "> two\n> lines" in text
     assert r"| Label | 0 → **1** | a\|b |" in text

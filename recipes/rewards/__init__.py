@@ -1,0 +1,1 @@
+"""Scores of answers: by rules and by reward models, for every stage that learns from a score or measures one."""
