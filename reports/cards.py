@@ -109,7 +109,7 @@ def _rlhf_cards(summary: dict[str, Any], ran: dict[str, Any]) -> list[Card]:
 
 def _cost_cards(summary: dict[str, Any]) -> list[Card]:
     cards = _speed_cards(summary) if "tokens_per_second" in summary else []
-    if "scaling" in summary:
+    if summary.get("scaling"):
         cards.append(_scaling_card(summary))
     if summary["seconds"] is not None:
         cards.append(Card("Time", duration(summary["seconds"]), _time_words(summary)))

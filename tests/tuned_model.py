@@ -54,12 +54,12 @@ def write_parents(folder: Path, steps: int = 200) -> Path:
     model, tokenizer = load_model(directory)
     template = ChatTemplate.of(tokenizer)
     # Held-out questions are learnt too, in both styles, filler twice as often: there is something to choose between.
-    conversations = [
+    learnt = [
         Conversation((one.messages[0], type(one.messages[0])("assistant", style(one.reference))))
         for one in read_instructions([data])
         for style in (direct, wordy, wordy)
     ]
-    rows, _ = encode_conversations(template, conversations, CONTEXT)
+    rows, _ = encode_conversations(template, learnt, CONTEXT)
     stream = ConversationStream(rows, SEED, template.pad_id)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(1, steps + 1):
@@ -70,7 +70,8 @@ def write_parents(folder: Path, steps: int = 200) -> Path:
         loss.backward()
         optimizer.step()
     model.save_pretrained(directory)
-    write_preferences(folder / "reward" / "artifacts" / "preferences.jsonl", split(data)[0])
+    for name, conversations in zip(("preferences", "held_out_preferences"), split(data), strict=True):
+        write_preferences(folder / "reward" / "artifacts" / f"{name}.jsonl", conversations)
     return folder
 
 

@@ -131,7 +131,7 @@ def join_store(
     One process has a group too: megatron-core wants groups of one.
     """
     backend = "nccl" if device.type == "cuda" else "gloo"
-    # DeepSpeed settles its accelerator when it is imported, which may be as soon as a library wonders whether it is there.
+    # DeepSpeed settles its accelerator when it is imported, and other libraries import it to see whether it is there.
     os.environ["DS_ACCELERATOR"] = device.type
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     return Processes(rank, world_size, device, torch.get_num_threads())

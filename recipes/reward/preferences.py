@@ -3,7 +3,8 @@
 Rows that are read, as JSONL or a JSON list, plain, .gz or .xz:
 
     {"prompt": "..." or [messages], "chosen": "...", "rejected": "..."}      answers may be messages, or lists of one
-    {"chosen": [messages], "rejected": [messages]}                           the prompt is what they have in common
+    {"chosen": [messages], "rejected": [messages]}                           the prompt is what they have in common,
+                                                                             the answers are the turns where they part
     {"conversations": [{"from", "value"}], "chosen": {"from", "value"}, "rejected": {...}}       LLaMA-Factory
     {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": "..."}         Anthropic's helpful and harmless
 """
@@ -108,12 +109,12 @@ def _parts(row: Row, data: Mapping[str, Any]) -> tuple[tuple[Message, ...], tupl
         prompt = _messages(row, listed, data[listed], "user")
         return prompt, (_answer(row, data, "chosen"), _answer(row, data, "rejected"))
     chosen, rejected = (tuple(_whole(row, key, data[key])) for key in ("chosen", "rejected"))
-    if chosen[:-1] != rejected[:-1]:
-        raise row.error("`chosen` and `rejected` begin differently, and there is no `prompt`", FORMAT)
+    parting = next((n for n, both in enumerate(zip(chosen, rejected, strict=False)) if both[0] != both[1]), None)
+    parting = min(len(chosen), len(rejected)) - 1 if parting is None else parting
     for key, messages in (("chosen", chosen), ("rejected", rejected)):
-        if not messages or messages[-1].role != "assistant":
-            raise row.error(f"`{key}` doesn't end with the assistant's turn, and there is no `prompt`", FORMAT)
-    return chosen[:-1], (chosen[-1].content, rejected[-1].content)
+        if not messages or messages[parting].role != "assistant":
+            raise row.error(f"`{key}` has no answer where the two part, and there is no `prompt`", FORMAT)
+    return chosen[:parting], (chosen[parting].content, rejected[parting].content)
 
 
 def _messages(row: Row, key: str, value: Any, role: Role) -> tuple[Message, ...]:

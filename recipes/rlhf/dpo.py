@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from kit.errors import UserError
 from recipes.chat.generation import load_model
 from recipes.chat.template import ChatTemplate
 from recipes.distributed.processes import DTYPES
@@ -47,7 +48,7 @@ class DpoTraining:
     """See `recipes.rlhf.job.Training`. Pairs that don't fit into the context are left out and counted.
 
     Raises:
-        UserError: If the pairs' file is damaged, or more than half of them don't fit.
+        UserError: If the pairs' file is damaged, more than half of them don't fit, or LoRA is given unknown layers.
     """
 
     def __init__(self, job: Job) -> None:
@@ -88,13 +89,22 @@ class DpoTraining:
         settings = DPOConfig(**trainer_settings(job), beta=config.dpo.beta, max_length=None, loss_type="sigmoid")
         order = order_of_samples(job, len(self._pairs), config.data.global_batch_samples)
         # TRL loads the reference from the directory that the model says it came from: the parent's.
-        trainer = _Trainer(
-            model=self._model,
-            args=one_device(settings),
-            train_dataset=dataset_of(self._pairs).select(order),
-            processing_class=self._tokenizer,
-            peft_config=_adapter(job),
-        )
+        try:
+            trainer = _Trainer(
+                model=self._model,
+                args=one_device(settings),
+                train_dataset=dataset_of(self._pairs).select(order),
+                processing_class=self._tokenizer,
+                peft_config=_adapter(job),
+            )
+        except ValueError as error:
+            if config.dpo.lora is None or not config.dpo.lora.target_modules:
+                raise
+            raise UserError(
+                f"dpo.lora.target_modules {config.dpo.lora.target_modules}: {str(error).splitlines()[0]}",
+                expected="names of the model's linear layers, but not of the output",
+                action="mend the names, or leave them out: all linear layers but the output are taken then",
+            ) from error
         trainer.house = job
         return trainer
 

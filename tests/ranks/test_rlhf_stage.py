@@ -127,7 +127,8 @@ def test_preferences_are_learnt_and_measured(one: RunDirectory, parents: Path) -
     assert result["wins"] + result["losses"] + result["ties"] == result["prompts"] == 6
     assert result["p_value"] == pytest.approx(2 * 0.5**6)
     assert result["kl_nats_per_answer"] > 0.1
-    assert result["pairs"] == 18
+    assert (result["pairs"], result["held_out_pairs"]) == (18, 6)
+    assert result["held_out_pair_accuracy"] == 1.0
     assert result["export_max_logit_difference"] == 0.0
     assert result["resumed_from"] == []
     assert series(one)[-1] < series(one)[0] == pytest.approx(0.693147, abs=1e-5)
@@ -161,6 +162,19 @@ def test_its_steps_are_records_like_any_others(one: RunDirectory) -> None:
     assert series(one, "reward_accuracy")[-1] == 1.0
     assert [event["step"] for event in read_events(one) if event["event"] == "checkpointed"] == [4, 8, 12]
     assert sorted(path.name for path in one.checkpoints.iterdir()) == ["step-00000008", "step-00000012"]
+
+
+def test_adapters_are_merged(tmp_path: Path, parents: Path) -> None:
+    sets = ("dpo.lora={rank: 4}", "optimizer.learning_rate=1e-2", "budget.steps=4", "checkpoint.every_steps=2")
+    run = finish(tmp_path, parents, "dpo", 1, *sets)
+    assert 0 <= told(run)["merge_max_logit_difference"] < 1e-4
+    assert series(run)[-1] < series(run)[0]
+    # What went on from its checkpoint went on with the adapter.
+    stopped = make_run(tmp_path, parents, "dpo", *sets)
+    assert run_on_ranks(align, 1, str(stopped.path), 3) == [False]
+    assert run_on_ranks(align, 1, str(stopped.path)) == [True]
+    assert series(stopped) == series(run)
+    assert weights(stopped) == weights(run)
 
 
 def test_two_ranks_are_as_one(one: RunDirectory, two: RunDirectory) -> None:

@@ -57,6 +57,12 @@ def test_several_turns_are_kept(tmp_path: Path) -> None:
     assert (pair.chosen, pair.rejected) == ("Sure.", "No.")
 
 
+def test_conversations_that_part_early_are_compared_where_they_part(tmp_path: Path) -> None:
+    row = {"chosen": [ASK, GOOD], "rejected": [ASK, BAD, ASK, GOOD]}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+    assert read_preferences([tmp_path / "pairs.jsonl"]) == ([PAIR], 0)
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -73,9 +79,9 @@ def test_several_turns_are_kept(tmp_path: Path) -> None:
         ('{"chosen": "A", "rejected": "B"}', "no `prompt`"),
         (
             '{"chosen": "\\n\\nHuman: Q\\n\\nAssistant: A", "rejected": "\\n\\nHuman: R\\n\\nAssistant: B"}',
-            "differently",
+            "where the two part",
         ),
-        ('{"chosen": "\\n\\nHuman: Q", "rejected": "\\n\\nHuman: R"}', "assistant's turn"),
+        ('{"chosen": "\\n\\nHuman: Q", "rejected": "\\n\\nHuman: R"}', "where the two part"),
     ],
 )
 def test_a_malformed_row_is_named_by_its_line(tmp_path: Path, row: str, words: str) -> None:

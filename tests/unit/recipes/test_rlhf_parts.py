@@ -100,6 +100,13 @@ def test_dpo_sees_exactly_the_ids_of_the_template(tmp_path: Path, folder: Path, 
     assert marked.count(template.stop_id) == marked.count(template.begin_id) == 1
 
 
+def test_layers_that_the_model_does_not_have_are_refused(tmp_path: Path, folder: Path) -> None:
+    from recipes.rlhf.dpo import DpoTraining
+
+    with pytest.raises(UserError, match=r"dpo\.lora\.target_modules"):
+        DpoTraining(job_of(tmp_path, folder, "dpo.lora={target_modules: [c_attn]}"))
+
+
 def test_grpo_answers_exactly_the_ids_of_the_template(tmp_path: Path, folder: Path, template: ChatTemplate) -> None:
     from recipes.rlhf.grpo import GrpoTraining
 
