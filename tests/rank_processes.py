@@ -26,6 +26,8 @@ PRELOAD = [
     "recipes.engines.accelerate.engine",
     "recipes.engines.deepspeed.engine",
     "transformers.models.llama.modeling_llama",
+    "recipes.rlhf.dpo",
+    "recipes.rlhf.grpo",
 ]
 
 
