@@ -198,6 +198,7 @@ class Reference:
             "kl_nats_per_token": kl / answered,
             "kl_nats_per_answer": kl / len(samples),
             "kl_coefficient": self.kl_coefficient,
+            "loss": sum(one.loss.item() * one.tokens for one in told) / tokens,
             "policy_loss": sum(one.policy for one in told) / tokens,
             "value_loss": sum(one.value for one in told) / tokens,
             "clip_fraction": sum(one.policy_clips for one in told) / tokens,

@@ -49,6 +49,7 @@ class Lessons:
 class Sums:
     """Sums over this rank's answer tokens and all updates of a step."""
 
+    loss: float = 0.0
     policy_loss: float = 0.0
     value_loss: float = 0.0
     policy_clips: float = 0.0
@@ -122,7 +123,7 @@ class PpoEngine:
             self.kl_coefficient = steered_coefficient(
                 self.kl_coefficient, told["kl_nats_per_answer"], self._ppo.target_kl
             )
-        loss = told["policy_loss"] + self._ppo.value_coefficient * told["value_loss"]
+        loss = self._processes.total(sums.loss) / self._processes.total(sums.tokens)
         tokens = round(self._processes.total(float(sum(rollouts.lengths()))))
         return StepResult(loss, sum(norms) / len(norms), tokens, told)
 
@@ -197,6 +198,7 @@ class PpoEngine:
         if ppo.entropy_coefficient:
             entropies = token_entropies(logits, self._sampling.temperature)
             loss = loss - ppo.entropy_coefficient * entropies[counted].sum()
+        sums.loss += loss.item()
         return loss
 
     def _told(

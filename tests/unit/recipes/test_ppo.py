@@ -86,7 +86,7 @@ def test_three_steps_are_those_of_the_reference(
             samples, scores, lambda epoch, batch=batch: mini_batch_rows(batch, epoch, 2, config.seed), 3e-3
         )
         result = engine.train_step(batch, 3e-3)
-        told = {**result.extra, "grad_norm": result.grad_norm}
+        told = {**result.extra, "loss": result.loss, "grad_norm": result.grad_norm}
         assert {key: told[key] for key in wanted} == pytest.approx(wanted, rel=1e-8, abs=1e-10)
         assert told["reward"] == pytest.approx(sum(scores) / 8)
         assert result.tokens == sum(len(sample.prompt) + len(sample.answer) for sample in samples)
