@@ -13,7 +13,7 @@ import torch
 from kit.errors import RunFailure, UserError
 from kit.files import atomic_write
 from kit.run.directory import RunDirectory
-from kit.run.events import append_event, read_events
+from kit.run.events import append_event
 from recipes.chat.generation import load_model, load_tokenizer
 from recipes.chat.template import ChatTemplate
 from recipes.dataset import parent_artifacts
@@ -37,6 +37,7 @@ from recipes.rewards.model import load_reward_model, scores
 from recipes.rewards.rules import check_rules
 from recipes.sft.export import write_model
 from recipes.sft.outcome import spread
+from recipes.training.facts import job_facts
 from recipes.training.steps import Steps
 
 TRAINED_ON, HELD_OUT = "preferences.jsonl", "held_out_preferences.jsonl"
@@ -219,13 +220,7 @@ class RewardTraining:
             "flops_per_token": self.per_token,
             "peak_flops_per_second": self.peak,
             "peak_source": self.peak_source,
-            "layout": config.layout.model_dump(),
-            "world_size": self.processes.world_size,
-            "threads_per_process": self.processes.threads,
-            "device": self.processes.device_words,
-            "precision": config.precision,
-            "engine": config.engine,
-            "resumed_from": [event["step"] for event in read_events(self.run) if event["event"] == "resumed"],
+            **job_facts(config, self.run, self.processes),
         }
 
 

@@ -11,7 +11,7 @@ import torch
 from kit.errors import UserError
 from kit.files import atomic_write, require_file
 from kit.run.directory import RunDirectory
-from kit.run.events import append_event, read_events
+from kit.run.events import append_event
 from recipes.chat.generation import load_tokenizer
 from recipes.chat.template import ChatTemplate
 from recipes.dataset import parent_artifacts
@@ -29,6 +29,7 @@ from recipes.rlhf.outcome import COLUMNS, measure
 from recipes.sft.model import Source, count_flops
 from recipes.stages import load_object
 from recipes.training.export import check_difference
+from recipes.training.facts import job_facts
 
 ALGORITHMS = {
     "ppo": "recipes.rlhf.ppo.training:PpoTraining",
@@ -127,13 +128,7 @@ class Alignment:
             "held_out_checked": self.checked,
             "export_max_logit_difference": difference,
             **self.speed_facts,
-            "layout": config.layout.model_dump(),
-            "world_size": self.processes.world_size,
-            "threads_per_process": self.processes.threads,
-            "device": self.processes.device_words,
-            "precision": config.precision,
-            "engine": config.engine,
-            "resumed_from": [event["step"] for event in read_events(self.run) if event["event"] == "resumed"],
+            **job_facts(config, self.run, self.processes),
         }
 
 

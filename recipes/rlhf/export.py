@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from kit.errors import RunFailure, SlipwayError
 from recipes.chat.generation import load_model
 from recipes.chat.template import ChatTemplate
 from recipes.distributed.processes import Processes
 from recipes.sft.export import write_model
+from recipes.training.export import fail_together
 
 
 def export_model(parent: Path, model: Any, template: ChatTemplate, directory: Path, processes: Processes) -> None:
@@ -28,16 +28,7 @@ def export_model(parent: Path, model: Any, template: ChatTemplate, directory: Pa
             write_model(directory, model, template, parent, tokens_added=False)
         except Exception as error:
             failure = error
-    words = None if failure is None else f"{type(failure).__name__}: {getattr(failure, 'found', failure)}"
-    words = processes.gather_words(words)[0]
-    if isinstance(failure, SlipwayError):
-        raise failure
-    if words is not None:
-        raise RunFailure(
-            f"rank 0 could not write {directory}: {words}",
-            expected="a complete model directory",
-            action="see rank 0's log, mend the reason, then `slipway resume` the run",
-        ) from failure
+    fail_together(failure, directory, processes)
 
 
 def _as_parent_says(model: Any, parent: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from kit.errors import UserError
 from kit.files import atomic_write
 from kit.run.directory import RunDirectory
-from kit.run.events import append_event, read_events
+from kit.run.events import append_event
 from recipes.chat.generation import load_model
 from recipes.chat.template import ChatTemplate
 from recipes.data import Batch, batches
@@ -35,6 +35,7 @@ from recipes.sft.export import largest_difference, merge_adapter, write_model
 from recipes.sft.model import count_flops, load_source, with_lora
 from recipes.sft.outcome import answer_all, answer_rows, contained_share, spread
 from recipes.training.export import check_difference
+from recipes.training.facts import job_facts
 from recipes.training.steps import Steps
 
 COMPARED_SAMPLES = 2
@@ -207,11 +208,5 @@ class Tuning:
             "flops_per_token": self.per_token,
             "peak_flops_per_second": self.peak,
             "peak_source": self.peak_source,
-            "layout": config.layout.model_dump(),
-            "world_size": self.processes.world_size,
-            "threads_per_process": self.processes.threads,
-            "device": self.processes.device_words,
-            "precision": config.precision,
-            "engine": config.engine,
-            "resumed_from": [event["step"] for event in read_events(self.run) if event["event"] == "resumed"],
+            **job_facts(config, self.run, self.processes),
         }

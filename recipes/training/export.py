@@ -28,14 +28,25 @@ def export_model(
     Raises:
         RunFailure: On every rank, if rank 0 could not write.
     """
-    tensors, words, failure = engine.stream_weights(), None, None
+    tensors = engine.stream_weights()
+    failure: Exception | None = None
     if processes.first:
         try:
             _write(tensors, model, sequence_length, dataset, directory)
         except Exception as error:
-            failure, words = error, f"{type(error).__name__}: {getattr(error, 'found', error)}"
+            failure = error
     # The other ranks go through the whole stream, and so must rank 0 even when it can't write any more.
     deque(tensors, maxlen=0)
+    fail_together(failure, directory, processes)
+
+
+def fail_together(failure: Exception | None, directory: Path, processes: Processes) -> None:
+    """Fails on every rank where rank 0 could not write a model. *Collective*: every rank.
+
+    Raises:
+        RunFailure: On every rank, if rank 0 has a failure; rank 0 raises its own, where that is in our three parts.
+    """
+    words = None if failure is None else f"{type(failure).__name__}: {getattr(failure, 'found', failure)}"
     words = processes.gather_words(words)[0]
     if isinstance(failure, SlipwayError):
         raise failure

@@ -13,7 +13,6 @@ from kit.errors import UserError
 from kit.files import atomic_write
 from kit.flops import flops_per_token, non_embedding_parameters, parameter_count
 from kit.run.directory import RunDirectory
-from kit.run.events import read_events
 from recipes.data import Batch, SampleStream, batches
 from recipes.dataset import Dataset
 from recipes.distributed.peak import measure_peak
@@ -24,6 +23,7 @@ from recipes.loop import Speed
 from recipes.model.config import ModelConfig
 from recipes.training.config import TrainingConfig
 from recipes.training.export import check_difference, export_difference, export_model
+from recipes.training.facts import job_facts
 from recipes.training.steps import Steps
 
 COMPARED_SAMPLES = 2
@@ -154,17 +154,11 @@ class LanguageModelTraining:
             "peak_source": self.peak_source,
             "parameters": parameter_count(self.shape),
             "parameters_non_embedding": non_embedding_parameters(self.shape),
-            "layout": config.layout.model_dump(),
-            "world_size": self.processes.world_size,
-            "threads_per_process": self.processes.threads,
-            "device": self.processes.device_words,
-            "precision": config.precision,
-            "engine": config.engine,
+            **job_facts(config, self.run, self.processes),
             "validation_loss_before": before,
             "validation_loss_after": after,
             "export_max_logit_difference": difference,
             "global_batch_tokens": config.data.global_batch_tokens,
             "tokens": config.budget.steps * config.data.global_batch_tokens,
             "steps": config.budget.steps,
-            "resumed_from": [event["step"] for event in read_events(self.run) if event["event"] == "resumed"],
         }
