@@ -17,16 +17,18 @@ from kit.files import disk_full_as_failure
 from launch.console import Console
 from launch.supervise import INTERRUPTED
 from launch.verbs import arguments as shared
-from launch.verbs import chain, chat, logs, plan, report, resume, run, status, stop
+from launch.verbs import attach, chain, chat, fetch, logs, plan, report, resume, run, status, stop
 
 VERBS: dict[str, ModuleType] = {
     "plan": plan,
     "run": run,
     "chain": chain,
     "status": status,
+    "attach": attach,
     "logs": logs,
     "stop": stop,
     "resume": resume,
+    "fetch": fetch,
     "report": report,
     "chat": chat,
 }

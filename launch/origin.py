@@ -78,13 +78,16 @@ def artifacts_digest(run: RunDirectory) -> str:
     return digest({"key": run.manifest().key, "artifacts": names})
 
 
-def run_key(plan: Plan, parent_keys: Mapping[str, str], repeat: int = 1) -> str:
+def run_key(
+    plan: Plan, parent_keys: Mapping[str, str], repeat: int = 1, place: Mapping[str, Any] | None = None
+) -> str:
     """The digest that two runs share exactly if the second would repeat the first.
 
     Args:
         plan: what would run.
         parent_keys: parent's name -> that run's own key, so that a change travels down to every descendant.
         repeat: which repetition of the same measurement this is, from 1.
+        place: what of the target belongs to a measurement; a product is the same wherever it was made.
     """
     inputs = {name: mark for key in plan.kind.inputs for name, mark in input_fingerprints(plan.config, key).items()}
     content: dict[str, Any] = {
@@ -97,6 +100,8 @@ def run_key(plan: Plan, parent_keys: Mapping[str, str], repeat: int = 1) -> str:
         content["target"] = plan.target_sets
     if repeat > 1:
         content["repeat"] = repeat
+    if place:
+        content["place"] = dict(place)
     return digest(content)
 
 
@@ -105,11 +110,16 @@ def input_fingerprints(config: Mapping[str, Any], dotted: str) -> dict[str, str]
 
     What is missing gets no fingerprint here: the stage that reads it says so in better words.
     """
+    words = input_words(config, dotted)
+    return {name: mark for word in words for name, mark in _fingerprints(word).items()}
+
+
+def input_words(config: Mapping[str, Any], dotted: str) -> list[str]:
+    """The files, folders, patterns and addresses that stand under a dotted key of a configuration."""
     value: Any = config
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    words = [value] if isinstance(value, str) else list(value or [])
-    return {name: mark for word in words for name, mark in _fingerprints(str(word)).items()}
+    return [value] if isinstance(value, str) else [str(word) for word in value or []]
 
 
 def _fingerprints(word: str) -> dict[str, str]:

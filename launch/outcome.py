@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.config import read_yaml
 from kit.run.directory import RunDirectory
 from kit.run.events import RunState, append_event, read_events, state_of
-from launch.executors.processes import is_live
+from launch.executors.protocol import Ending
+from launch.host.processes import is_live
 
 UNFINISHED = (RunState.SUBMITTED, RunState.PREPARING, RunState.RUNNING, RunState.RESTARTING)
+LAUNCHER = "launcher"
 TAIL_LINES = 8
+LogStarts = dict[str, int]
 _DEATH = re.compile(r"^\s*rank\s*: (\d+) \(local_rank.*\n\s*exitcode\s*: (-?\d+) \(pid: (\d+)\)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A run's state as people see it. `lost`: the processes vanished without a last word."""
+    """A run's state as people see it.
+
+    Attributes:
+        lost: the processes vanished without a last word.
+        unwatched: it runs elsewhere and nobody here follows it, so that this is what was known last.
+    """
 
     state: RunState
     lost: bool = False
+    unwatched: bool = False
 
     @property
     def words(self) -> str:
         """The state for a table."""
-        return f"{self.state} (lost)" if self.lost else str(self.state)
+        return f"{self.state}{' (lost)' if self.lost else ' (not watched)' if self.unwatched else ''}"
 
     @property
     def resumable(self) -> bool:
@@ -54,29 +65,51 @@ def standing(run: RunDirectory) -> Standing:
     if state in UNFINISHED and not is_live(run.path):
         state = state_of(run)  # it may have finished between the two looks
         if state in UNFINISHED:
-            return Standing(RunState.FAILED, lost=True)
+            return Standing(state, unwatched=True) if runs_elsewhere(run) else Standing(RunState.FAILED, lost=True)
     return Standing(state)
 
 
+def runs_elsewhere(run: RunDirectory) -> bool:
+    """Whether a run's processes are on other machines; only their executor can say how they are."""
+    return run.target_path.is_file() and read_yaml(run.target_path).get("kind", "local") != "local"
+
+
 def this_attempt(run: RunDirectory) -> list[dict[str, Any]]:
-    """The events since the run was last submitted."""
+    """The events since the run was last submitted, or began again by itself."""
     events = read_events(run)
-    starts = [index for index, event in enumerate(events) if event["event"] == "submitted"]
+    starts = [index for index, event in enumerate(events) if event["event"] in ("submitted", "restarting")]
     return events[starts[-1] :] if starts else events
 
 
 def last_failure(run: RunDirectory) -> dict[str, Any] | None:
-    """The newest `failed` event of the last attempt."""
-    return next((event for event in reversed(this_attempt(run)) if event["event"] == "failed"), None)
+    """The `failed` event of the last attempt that counts: the launcher's, or else the first that a rank wrote.
+
+    On several hosts each may have one, and all but the first are echoes of it.
+    """
+    failures = [event for event in this_attempt(run) if event["event"] == "failed"]
+    from_launcher = [event for event in failures if event.get("by") == LAUNCHER]
+    if from_launcher:
+        return from_launcher[-1]
+    return min(failures, key=lambda event: str(event["time"]), default=None)
 
 
-def close_attempt(run: RunDirectory, exit_code: int | None, log_start: int, killed: bool = False) -> int:
+def log_ends(run: RunDirectory) -> LogStarts:
+    """Where every launcher's log ends now: that is where the next attempt begins."""
+    return {path.name: path.stat().st_size for path in launcher_logs(run)}
+
+
+def launcher_logs(run: RunDirectory) -> list[Path]:
+    """The logs of the launchers, one for each host."""
+    return sorted(run.logs.glob("launcher*.log"))
+
+
+def close_attempt(run: RunDirectory, ending: Ending, log_starts: LogStarts, killed: bool = False) -> int:
     """After the processes have ended: add the last event where they left none, or could not know the cause.
 
     Args:
         run: the run.
-        exit_code: the launcher process's exit code; None where it is not known.
-        log_start: where this attempt begins in launcher.log, bytes.
+        ending: how the executor saw it end.
+        log_starts: where this attempt begins in the launchers' logs, bytes.
         killed: whether somebody killed the processes on purpose.
 
     Returns:
@@ -84,14 +117,18 @@ def close_attempt(run: RunDirectory, exit_code: int | None, log_start: int, kill
     """
     events = this_attempt(run)
     state = state_of(run)
-    deaths = read_deaths(run.logs / "launcher.log", log_start)
+    exit_code = ending.exit_code
+    found = [death for log in launcher_logs(run) for death in read_deaths(log, log_starts.get(log.name, 0))]
+    deaths = sorted(found, key=lambda death: death.rank)
     asked = any(event["event"] == "stop_requested" for event in events)
-    if state in UNFINISHED and asked and not killed:
+    if ending.lost and state != RunState.FINISHED and not (asked and state == RunState.STOPPED):
+        append_event(run, "failed", by=LAUNCHER, **_vanished(run, ending.lost))
+    elif state in UNFINISHED and asked and not killed:
         append_event(run, "stopped", step=None, reason="stopped before the work had begun")
     elif state in UNFINISHED and killed:
-        append_event(run, "failed", **_killed(run))
+        append_event(run, "failed", by=LAUNCHER, **_killed(run))
     elif state in UNFINISHED or (_hides_a_death(state, asked) and _signalled(deaths) and not killed):
-        append_event(run, "failed", **_blame(run, deaths, exit_code))
+        append_event(run, "failed", by=LAUNCHER, **_blame(run, deaths, exit_code))
     final = state_of(run)
     if final == RunState.FINISHED:
         return 0
@@ -160,6 +197,17 @@ def _blame(run: RunDirectory, deaths: list[Death], exit_code: int | None) -> dic
         "expected": "every rank to finish",
         "action": f"read `slipway logs {run.id}`, mend the cause, then `slipway resume {run.id}`",
         **details,
+    }
+
+
+def _vanished(run: RunDirectory, hosts: Sequence[str]) -> dict[str, Any]:
+    which = f"host {hosts[0]}" if len(hosts) == 1 else f"hosts {', '.join(hosts)}"
+    return {
+        "found": f"{which} vanished while {run.id} ran: no answer any more",
+        "expected": "every host to answer until the end",
+        "action": f"see what happened there; when it is back, `slipway resume {run.id}` goes on from the newest whole "
+        "checkpoint (restarts: 1 in the target does it by itself)",
+        "hosts": list(hosts),
     }
 
 

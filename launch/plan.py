@@ -12,7 +12,7 @@ from kit.config import apply_set, load, parse, resolve, to_data
 from kit.errors import UserError
 from kit.layout import Layout
 from kit.target import Target
-from launch.job import JobDescription, StopTo
+from launch.job import HostJob, Place, StopTo, Work, debug_environment, host_job
 from launch.machine import accelerator_count
 from launch.planner.legality import SIZES, check_layout
 from launch.recipe_files import find_recipe, find_target
@@ -84,29 +84,29 @@ def make_plan(
     return Plan(recipe, str(config["stage"]), str(config["name"]), config, references, layout, settled, changed)
 
 
-def make_job(
-    stage: LaunchStage,
-    run: Path,
-    target: Target,
-    processes: int,
-    working_directory: Path | None = None,
-    debug: bool = False,
-) -> JobDescription:
-    """The job that does a run, from what its run directory holds: a resume builds the same one again."""
-    command: list[str] = [sys.executable, "-u"]
-    if stage.parallel:
-        # The loopback address: without it torchrun looks up the machine's name, which many laptops can't resolve.
-        command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--nnodes", "1"]
-        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--local-addr", "127.0.0.1"]
-        command += ["--max-restarts", str(target.restarts)]
-    command += ["-m", stage.module, str(run)]
-    environment = {"OMP_NUM_THREADS": str(target.threads_per_process), "PYTHONUNBUFFERED": "1"}
-    if debug:
-        environment["SLIPWAY_DEBUG"] = "1"
-    stop_to = StopTo.RANKS if stage.parallel else StopTo.GROUP
-    return JobDescription(
-        run, tuple(command), environment, working_directory, processes, stop_to, target.stop_grace_seconds
+def work_of_stage(stage: LaunchStage, target: Target, processes: int, debug: bool = False) -> Work:
+    """What runs on the hosts of a target: a resume builds the same one again.
+
+    Raises:
+        UserError: the ranks can't be spread evenly over hosts.
+    """
+    return Work(
+        module=stage.module,
+        processes=processes,
+        hosts=target.hosts_for(processes) if stage.parallel and target.remote else 1,
+        parallel=stage.parallel,
+        threads=target.threads_per_process if target.threads_per_process != "auto" else 1,
+        environment=debug_environment(debug),
+        stop_to=StopTo.RANKS if stage.parallel else StopTo.GROUP,
+        stop_grace_seconds=target.stop_grace_seconds,
     )
+
+
+def shown_command(work: Work, run: str, target: Target) -> HostJob:
+    """The first host's command as plans and manifests show it: what stands for a host's own is written in capitals."""
+    python = sys.executable if not target.remote else "python"
+    address = "127.0.0.1" if work.hosts == 1 else "MASTER"
+    return host_job(work, Place(python=python, run=run, address=address, master_address=address))
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -142,24 +142,35 @@ def _layout(config: Mapping[str, Any], stage: LaunchStage, path: Path) -> Layout
     return layout
 
 
+def capacity(target: Target) -> int | None:
+    """The most ranks that a settled target can run at once; None where only a cluster's scheduler knows."""
+    devices = int(target.devices_per_host)
+    if target.kind == "kubernetes":
+        return None
+    hosts = target.aws.count if target.aws else max(len(target.hosts), 1)
+    return hosts * devices
+
+
 def _target(name: str, sets: Sequence[str], processes: int) -> Target:
     """The target with every `auto` settled for a number of ranks."""
     path = find_target(name)
     target = load(Target, path, sets).settle(processes, accelerator_count())
-    devices = target.devices_per_host
-    assert isinstance(devices, int), "settle leaves no auto"
-    if processes > devices:
+    places = capacity(target)
+    if places is not None and processes > places:
         what = "GPUs" if target.device == "cuda" else "places for ranks (one a core)"
+        if target.remote:
+            what = f"places on its hosts ({target.devices_per_host} each)"
         raise UserError(
-            f"the layout needs {processes} processes, and {path.name} has {devices} {what}",
-            expected=f"at most {devices} ranks: data x tensor x pipeline x context",
-            action=_smaller_layouts(devices)
+            f"the layout needs {processes} processes, and {path.name} has {places} {what}",
+            expected=f"at most {places} ranks: data x tensor x pipeline x context",
+            action=_smaller_layouts(places)
             + (
                 f", or allow more ranks than cores with --target-set devices_per_host={processes}"
-                if target.device == "cpu"
+                if target.device == "cpu" and not target.remote
                 else ""
             ),
         )
+    target.hosts_for(processes)
     return target
 
 

@@ -10,12 +10,12 @@ from kit.config import digest, dump, load
 from kit.files import atomic_write
 from kit.run.directory import RunDirectory
 from kit.run.events import now
-from kit.run.manifest import Manifest, write_manifest
+from kit.run.manifest import Manifest, parent_path, write_manifest
 from kit.target import Target
 from launch.job import JobDescription
 from launch.machine import git_state, package_versions
-from launch.origin import describe_parent
-from launch.plan import Plan, make_job
+from launch.origin import describe_parent, input_words
+from launch.plan import Plan, shown_command, work_of_stage
 from launch.planner.models import check_model_of
 from launch.planner.prediction import predict
 from launch.recipe_files import ROOT
@@ -45,6 +45,7 @@ def prepare(
     atomic_write(run.config_path, dump(config if parents else plan.config))
     atomic_write(run.target_path, dump(plan.target))
     commit, difference = git_state(ROOT)
+    work = work_of_stage(plan.kind, plan.target, plan.processes)
     facts: dict[str, Any] = {"recipe": plan.recipe, "processes": plan.processes, "working_directory": str(Path.cwd())}
     facts["predicted"] = predicted
     manifest = Manifest(
@@ -58,7 +59,7 @@ def prepare(
         config_digest=digest(plan.config),
         layout=plan.layout.model_dump(mode="json") if plan.layout else None,
         versions=package_versions(),
-        command=list(make_job(plan.kind, run.path, plan.target, plan.processes).command),
+        command=list(shown_command(work, str(run.path), plan.target).command),
         plan=facts,
         role=role,
         key=key,
@@ -74,12 +75,14 @@ def job_of_run(run: RunDirectory, debug: bool = False) -> JobDescription:
         UserError: the directory is damaged, or of a stage that is not known here.
     """
     manifest = run.manifest()
+    stage = stage_called(manifest.stage, str(run.manifest_path))
+    target = load(Target, run.target_path)
     place = Path(str(manifest.plan.get("working_directory", "")))
-    return make_job(
-        stage_called(manifest.stage, str(run.manifest_path)),
-        run.path,
-        load(Target, run.target_path),
-        int(manifest.plan.get("processes", 1)),
-        place if place.is_dir() else None,
-        debug,
+    return JobDescription(
+        run=run.path,
+        target=target,
+        work=work_of_stage(stage, target, int(manifest.plan.get("processes", 1)), debug),
+        working_directory=place if place.is_dir() else None,
+        parents=tuple(parent_path(run, parent) for parent in manifest.parents.values()),
+        inputs=tuple(word for key in stage.inputs for word in input_words(run.config(), key)),
     )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from kit.errors import UserError
 from kit.run.directory import RunDirectory
+from kit.run.manifest import parent_path
 from kit.tokens.card import DatasetCard
 from kit.tokens.check import check_shards
 from kit.tokens.shards import Shard
@@ -55,7 +56,7 @@ def parent_artifacts(run: RunDirectory, name: str) -> Path:
             expected=f"a finished run named under parents.{name} in the recipe",
             action=f"start the run again with --parent {name}=RUN",
         )
-    folder = Path(parents[name].path) / "artifacts"
+    folder = parent_path(run, parents[name]) / "artifacts"
     if not folder.is_dir():
         raise UserError(
             f"no folder {folder}",

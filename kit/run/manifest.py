@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.config import Config, parse
@@ -63,6 +64,12 @@ class Manifest(Config):
     key: str
     role: str | None = None
     stages: list[ChainStage] = []
+
+
+def parent_path(run: RunDirectory, parent: Parent) -> Path:
+    """Returns where a parent lies as seen from a run: beside it (on every machine), or else where it was recorded."""
+    beside = run.path.parent / parent.run_id
+    return beside if beside.is_dir() else Path(parent.path)
 
 
 def write_manifest(run: RunDirectory, manifest: Manifest) -> None:

@@ -9,8 +9,6 @@ from pathlib import Path
 from kit.errors import UserError
 from kit.run.directory import RunDirectory
 from launch.console import Console
-from launch.executors.local import LocalExecutor
-from launch.job import JobDescription
 from launch.outcome import log_tail, standing
 from launch.verbs.arguments import Answer, add_run_argument, chosen_run
 
@@ -49,7 +47,7 @@ def choose_log(run: RunDirectory, rank: int | None, launcher: bool) -> Path:
     Raises:
         UserError: there is no such log; names those that are there.
     """
-    logs = LocalExecutor().logs(JobDescription(run.path, ()))
+    logs = {path.stem: path for path in sorted(run.logs.glob("*.log"))}
     wanted = "launcher" if launcher else f"rank-{rank or 0:05d}"
     if rank is None and wanted not in logs:
         wanted = "launcher"

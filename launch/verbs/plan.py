@@ -22,7 +22,7 @@ from kit.run.directory import RunDirectory
 from kit.units import format_count
 from launch.console import Console
 from launch.origin import find_parent
-from launch.plan import Plan, make_job, make_plan
+from launch.plan import Plan, make_plan, shown_command, work_of_stage
 from launch.planner.models import Parents, UnknownModel, find_model
 from launch.planner.prediction import predict, rented
 from launch.planner.prices import price_called, prices
@@ -50,7 +50,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     """Print the plan."""
     plan = make_plan(arguments.recipe, arguments.on, arguments.set, parent_references(arguments), arguments.target_set)
     parents = {name: _look_up(arguments.runs, name, reference, plan) for name, reference in plan.parents.items()}
-    job = make_job(plan.kind, Path("RUN_DIR"), plan.target, plan.processes)
+    job = shown_command(work_of_stage(plan.kind, plan.target, plan.processes), "RUN_DIR", plan.target)
     size = model_size(plan, parents)
     predicted = predict(plan, parents, arguments.runs)
     offers = rented(plan, parents, price_called(arguments.priced_as) if arguments.priced_as else None)

@@ -8,7 +8,7 @@ from kit.errors import UserError
 from kit.run.events import RunState
 from launch.chain import resume_chain
 from launch.console import Console
-from launch.executors.local import refuse_live
+from launch.host.processes import live_processes
 from launch.outcome import standing
 from launch.supervise import execute as execute_run
 from launch.supervise import result_of
@@ -28,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     """Resume the run."""
     run = chosen_run(arguments)
-    refuse_live(run.path)
+    if live := live_processes(run.path):
+        raise UserError(
+            f"{run.id} is still running (process {live[0].pid})",
+            expected="a run whose processes have ended",
+            action=f"wait for it (`slipway attach {run.id}`), or stop it with `slipway stop {run.id}`",
+        )
     if standing(run).state == RunState.FINISHED:
         raise UserError(
             f"{run.id} has finished",

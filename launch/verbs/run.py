@@ -26,16 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     add_recipe_arguments(parser)
     parser.add_argument("--with-parents", action="store_true", help="first run the recipes of parents that are missing")
+    parser.add_argument("--detach", action="store_true", help="start it and come back; `slipway attach` watches it")
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     """Run the recipe, and its missing parents first where that was asked for."""
     plan = make_plan(arguments.recipe, arguments.on, arguments.set, parent_references(arguments), arguments.target_set)
-    code, run = _run_plan(plan, arguments, console)
+    code, run = _run_plan(plan, arguments, console, last=True)
     return Answer(code, result_of(run, code))
 
 
-def _run_plan(plan: Plan, arguments: argparse.Namespace, console: Console) -> tuple[int, RunDirectory]:
+def _run_plan(
+    plan: Plan, arguments: argparse.Namespace, console: Console, last: bool = False
+) -> tuple[int, RunDirectory]:
     """Run a plan after its parents. Returns the exit code, and the run that it belongs to: the last one begun."""
     parents: dict[str, RunDirectory] = {}
     for name, reference in plan.parents.items():
@@ -51,7 +54,7 @@ def _run_plan(plan: Plan, arguments: argparse.Namespace, console: Console) -> tu
     key = run_key(plan, {name: run.manifest().key for name, run in parents.items()})
     run = prepare(plan, arguments.runs, parents, key)
     _announce(run, parents, console)
-    return execute_run(run, console, debug=arguments.debug), run
+    return execute_run(run, console, debug=arguments.debug, detach=arguments.detach and last), run
 
 
 def _announce(run: RunDirectory, parents: dict[str, RunDirectory], console: Console) -> None:

@@ -11,9 +11,11 @@ from kit.run.directory import RunDirectory, list_runs
 from kit.run.events import read_events
 from kit.units import format_duration
 from launch.console import Console, table
-from launch.executors.local import LocalExecutor
-from launch.job import JobDescription
+from launch.executors.local import HOST
+from launch.executors.protocol import Status
+from launch.executors.table import executor_for
 from launch.outcome import last_failure, standing
+from launch.prepare import job_of_run
 from launch.progress import total_steps
 from launch.supervise import as_error
 from launch.verbs.arguments import Answer, add_run_argument, chosen_run
@@ -70,7 +72,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _detail(run: RunDirectory, console: Console) -> Answer:
     manifest = run.manifest()
     row = summary_of(run)
-    now = LocalExecutor().status(JobDescription(run.path, ()))
+    now = _status_of(run)
     failure = last_failure(run)
     lines = [
         ("Run", run.id),
@@ -81,6 +83,7 @@ def _detail(run: RunDirectory, console: Console) -> Answer:
         ("Age", _cells(row)[5]),
         ("Layout", _words(manifest.layout)),
         ("Processes", ", ".join(f"rank {rank}: {pid}" for rank, pid in now.rank_pids.items()) or "none"),
+        *((f"Host {host}", words) for host, words in now.hosts.items() if host != HOST),
         *((f"Parent {name}", parent.run_id) for name, parent in manifest.parents.items()),
         *((f"Stage {stage.id}", f"{stage.run_id}{' (reused)' if stage.reused else ''}") for stage in manifest.stages),
     ]
@@ -88,9 +91,22 @@ def _detail(run: RunDirectory, console: Console) -> Answer:
     console.say("\n".join(f"{name.ljust(width)}  {value}" for name, value in lines))
     if failure and standing(run).words.startswith("failed"):
         console.say(str(as_error(failure)))
+    if standing(run).unwatched:
+        console.say(f"Watch it with: slipway attach {run.id}")
     if standing(run).resumable:
         console.say(f"Go on with: slipway resume {run.id}")
-    return Answer(0, {**row, "rank_pids": now.rank_pids, "events": read_events(run), "layout": manifest.layout})
+    return Answer(
+        0,
+        {**row, "rank_pids": now.rank_pids, "hosts": now.hosts, "events": read_events(run), "layout": manifest.layout},
+    )
+
+
+def _status_of(run: RunDirectory) -> Status:
+    """What the run's executor sees; a chain has no processes but its stages'."""
+    if not run.target_path.is_file():
+        return Status(False)
+    job = job_of_run(run)
+    return executor_for(job.target).status(job)
 
 
 def _words(layout: dict[str, Any] | None) -> str:

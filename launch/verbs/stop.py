@@ -10,11 +10,12 @@ from kit.errors import UserError
 from kit.run.directory import RunDirectory
 from kit.run.events import append_event, state_of
 from launch.console import Console
-from launch.executors import processes
-from launch.executors.local import LocalExecutor
-from launch.outcome import UNFINISHED, close_attempt, standing
+from launch.executors.protocol import Ending
+from launch.executors.table import executor_for
+from launch.host import processes
+from launch.outcome import UNFINISHED, close_attempt, log_ends, standing
 from launch.prepare import job_of_run
-from launch.supervise import explain, result_of
+from launch.supervise import drain, explain, result_of
 from launch.verbs.arguments import Answer, add_run_argument, chosen_run
 
 HELP = "stop a run or chain: its ranks finish their step and write a checkpoint"
@@ -33,23 +34,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     """Stop the run."""
     run = chosen_run(arguments)
-    if not processes.is_live(run.path):
-        raise UserError(
-            f"{run.id} does not run: it is {standing(run).words}",
-            expected="a run whose processes are there",
-            action="see the runs with `slipway status`",
-        )
-    if run.manifest().stage == "chain":
+    watched = processes.is_live(run.path)
+    if run.manifest().stage == "chain" and watched:
         return _stop_chain(run, console)
+    if run.manifest().stage == "chain" or not (watched or standing(run).unwatched):
+        raise _not_running(run)
     job = job_of_run(run)
+    executor = executor_for(job.target)
+    if not watched and not executor.status(job).live:
+        raise _not_running(run)
+    starts = log_ends(run) if watched else {}
     append_event(run, "stop_requested")
     console.say(f"Stopping {run.id}: what is done is kept.")
-    clean = LocalExecutor().stop(job)
+    clean = executor.stop(job)
+    ending = Ending() if watched else drain(job, executor)
     _let_watcher_write(run)
-    code = close_attempt(run, None, _end_of_log(run), killed=not clean)
+    code = close_attempt(run, ending, starts, killed=not clean)
     explain(run, console)
     stopped = str(state_of(run)) in ("stopped", "finished")
     return Answer(0 if stopped else code, result_of(run, 0 if stopped else code))
+
+
+def _not_running(run: RunDirectory) -> UserError:
+    return UserError(
+        f"{run.id} does not run: it is {standing(run).words}",
+        expected="a run whose processes are there",
+        action="see the runs with `slipway status`",
+    )
 
 
 def _let_watcher_write(run: RunDirectory) -> None:
@@ -69,8 +80,3 @@ def _stop_chain(run: RunDirectory, console: Console) -> Answer:
             time.sleep(0.2)
     console.say(f"{run.id}: {standing(run).words}. Go on with: slipway resume {run.id}")
     return Answer(0, {"run_id": run.id, "state": standing(run).words})
-
-
-def _end_of_log(run: RunDirectory) -> int:
-    log = run.logs / "launcher.log"
-    return log.stat().st_size if log.exists() else 0

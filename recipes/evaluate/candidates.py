@@ -10,7 +10,7 @@ from kit.config import read_yaml
 from kit.errors import UserError
 from kit.files import require_file
 from kit.run.directory import RunDirectory
-from kit.run.manifest import Manifest, Parent
+from kit.run.manifest import Manifest, Parent, parent_path
 from recipes.dataset import parent_artifacts
 from recipes.evaluate.config import DATA, MODEL, EvaluateConfig
 from recipes.instructions.read import Conversation, read_instructions, split_held_out
@@ -55,13 +55,15 @@ def find_candidates(config: EvaluateConfig, run: RunDirectory) -> list[Candidate
         parent = run.manifest().parents[name]
         artifacts = parent_artifacts(run, name)
         if not (artifacts / "model").is_dir():
-            stage = RunDirectory.open(Path(parent.path)).manifest().stage
+            stage = RunDirectory.open(parent_path(run, parent)).manifest().stage
             raise UserError(
                 f"parent `{name}` is {parent.run_id}, and its stage {stage} exports no model",
                 expected="a run with artifacts/model, such as one of stage pretrain, zero, sft or rlhf",
                 action=f"name another run with --parent {name}=RUN, or take `{name}` out of the recipe's parents",
             )
-        found.append(Candidate(name, _model_directory(artifacts / "model", name), RunDirectory(Path(parent.path))))
+        found.append(
+            Candidate(name, _model_directory(artifacts / "model", name), RunDirectory(parent_path(run, parent)))
+        )
     return found
 
 
@@ -75,7 +77,7 @@ def ancestors(run: RunDirectory) -> Iterator[RunDirectory]:
     seen = {run.id}
     while (parent := _model_parent(run)) is not None and parent.run_id not in seen:
         seen.add(parent.run_id)
-        run = RunDirectory(Path(parent.path))
+        run = RunDirectory(parent_path(run, parent))
         yield run
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kit.errors import SlipwayError, UserError
 from kit.run.directory import RunDirectory
+from kit.run.manifest import parent_path
 from recipes.instructions.read import Conversation, read_instructions, split_held_out
 
 
@@ -42,8 +43,9 @@ def _ancestors(run: RunDirectory) -> Iterator[RunDirectory]:
     seen: set[Path] = set()
     waiting = [run]
     while waiting:
-        for parent in waiting.pop().manifest().parents.values():
-            path = Path(parent.path)
+        child = waiting.pop()
+        for parent in child.manifest().parents.values():
+            path = parent_path(child, parent)
             if path not in seen and (path / "manifest.json").is_file():
                 seen.add(path)
                 waiting.append(RunDirectory(path))

@@ -13,9 +13,10 @@ import pytest
 from kit.errors import UserError
 from kit.run.events import append_event, read_events, state_of
 from kit.run.process import record_process
-from launch.executors import processes
-from launch.executors.local import LocalExecutor, refuse_live
-from launch.job import JobDescription
+from launch.executors.protocol import Ending
+from launch.host import processes
+from launch.host.group import HostProcesses, launcher_log, refuse_live
+from launch.job import HostJob
 from launch.outcome import Death, close_attempt, describe_exit, read_deaths, standing
 
 REPORT = """
@@ -64,7 +65,7 @@ def test_a_signal_is_blamed_before_the_rank_that_only_lost_its_peer(past_run) ->
     append_event(run, "failed", found="rank 0: connection closed", expected="", action="")
     (run.logs / "launcher.log").write_text(REPORT)
     (run.logs / "rank-00001.log").write_text("its last words\n")
-    assert close_attempt(run, 1, 0) == 1
+    assert close_attempt(run, Ending({"localhost": 1}), {}) == 1
     failure = read_events(run)[-1]
     assert failure["rank"] == 1
     assert "SIGKILL" in failure["found"]
@@ -74,7 +75,7 @@ def test_a_signal_is_blamed_before_the_rank_that_only_lost_its_peer(past_run) ->
 def test_a_rank_that_stopped_because_another_died_has_not_stopped(past_run) -> None:
     run = past_run("pretrain", "submitted", "started", "stopped")
     (run.logs / "launcher.log").write_text(REPORT)
-    assert close_attempt(run, 1, 0) == 1
+    assert close_attempt(run, Ending({"localhost": 1}), {}) == 1
     assert state_of(run) == "failed"
 
 
@@ -92,7 +93,7 @@ def test_a_rank_that_stopped_because_another_died_has_not_stopped(past_run) -> N
 )
 def test_every_end(past_run, events: list[str], exit_code: int, killed: bool, state: str, code: int) -> None:
     run = past_run("data_prep", "submitted", *events)
-    assert close_attempt(run, exit_code, 0, killed) == code
+    assert close_attempt(run, Ending({"localhost": exit_code}), {}, killed) == code
     assert state_of(run) == state
 
 
@@ -125,26 +126,26 @@ def test_a_pid_that_was_given_to_somebody_else_is_not_ours(past_run, sleeper) ->
 
 def test_the_executor_starts_waits_and_keeps_the_output(past_run) -> None:
     run = past_run("data_prep", "submitted")
-    job = JobDescription(run.path, (sys.executable, "-c", "import os; print(os.environ['WORD'])"), {"WORD": "said"})
-    executor = LocalExecutor()
+    job = HostJob(run.path, (sys.executable, "-c", "import os; print(os.environ['WORD'])"), {"WORD": "said"})
+    executor = HostProcesses()
     executor.submit(job)
     assert executor.wait(job) == 0
-    assert executor.logs(job)["launcher"].read_text() == "said\n"
-    assert not executor.status(job).live
+    assert launcher_log(run.path).read_text() == "said\n"
+    assert not executor.is_live(run.path)
 
 
 def test_the_executor_stops_politely_and_kills_what_does_not_listen(past_run) -> None:
     run = past_run("data_prep", "submitted")
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
-    job = JobDescription(run.path, (sys.executable, "-c", deaf), stop_grace_seconds=0.5)
-    executor = LocalExecutor()
+    job = HostJob(run.path, (sys.executable, "-c", deaf), stop_grace_seconds=0.5)
+    executor = HostProcesses()
     executor.submit(job)
     while not (run.logs / "launcher.log").read_text():
-        assert executor.status(job).live
+        assert executor.is_live(run.path)
     assert not executor.stop(job)
     assert executor.wait(job) == -signal.SIGKILL
 
-    polite = JobDescription(run.path, (sys.executable, "-c", "import time; time.sleep(60)"), stop_grace_seconds=20)
+    polite = HostJob(run.path, (sys.executable, "-c", "import time; time.sleep(60)"), stop_grace_seconds=20)
     executor.submit(polite)
     assert executor.stop(polite)
     assert executor.wait(polite) == -signal.SIGTERM

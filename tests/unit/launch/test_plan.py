@@ -10,7 +10,7 @@ import pytest
 from kit.errors import UserError
 from kit.target import Target
 from launch.job import StopTo
-from launch.plan import make_job, make_plan
+from launch.plan import make_plan, shown_command, work_of_stage
 from launch.stages import STAGES
 
 
@@ -52,7 +52,7 @@ def test_plan_as_json_is_one_object_in_the_last_line(slipway) -> None:
 
 def test_the_command_of_a_parallel_stage() -> None:
     target = Target().settle(processes=2, accelerators=0)
-    job = make_job(STAGES["pretrain"], Path("/runs/r"), target, 2)
+    job = shown_command(work_of_stage(STAGES["pretrain"], target, 2), "/runs/r", target)
     assert job.command[1:] == (
         *("-u", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--nnodes", "1"),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--local-addr", "127.0.0.1"),
@@ -65,7 +65,7 @@ def test_the_command_of_a_parallel_stage() -> None:
 
 def test_the_command_of_a_stage_that_is_one_process() -> None:
     target = Target(threads_per_process=3).settle(processes=1, accelerators=0)
-    job = make_job(STAGES["data_prep"], Path("/runs/r"), target, 1, debug=True)
+    job = shown_command(work_of_stage(STAGES["data_prep"], target, 1, debug=True), "/runs/r", target)
     assert job.command[1:] == ("-u", "-m", "data_prep", "/runs/r")
     assert job.environment["OMP_NUM_THREADS"] == "3"
     assert job.environment["SLIPWAY_DEBUG"] == "1"

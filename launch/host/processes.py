@@ -19,6 +19,8 @@ import psutil
 from kit.run.process import ProcessRecord
 
 LAUNCHER = "launcher.json"
+JOB = "job.json"
+EXIT = "exit.json"
 START_TIME_SLACK_SECONDS = 2.0  # the start time is derived from the boot time, which a clock correction can move
 
 
@@ -36,9 +38,15 @@ def read_record(path: Path) -> ProcessRecord | None:
         return None
 
 
-def launcher_record(run: Path) -> ProcessRecord | None:
-    """The process that leads the job of a run."""
-    return read_record(processes_dir(run) / LAUNCHER)
+def of_node(name: str, node: int) -> str:
+    """A file's name for one of a job's hosts: hosts that share a disk must not share it. Node 0 has the plain name."""
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}-{node:05d}{dot}{suffix}" if node else name
+
+
+def launcher_record(run: Path, node: int = 0) -> ProcessRecord | None:
+    """The process that leads the job of a run on one of its hosts."""
+    return read_record(processes_dir(run) / of_node(LAUNCHER, node))
 
 
 def rank_records(run: Path) -> dict[int, ProcessRecord]:
@@ -51,10 +59,16 @@ def rank_records(run: Path) -> dict[int, ProcessRecord]:
     return records
 
 
-def clear_records(run: Path) -> None:
-    """Forget the processes of an earlier attempt."""
-    for path in processes_dir(run).iterdir():
-        path.unlink(missing_ok=True)
+def clear_records(run: Path, node: int = 0, ranks: Iterable[int] | None = None) -> None:
+    """Forget the processes of an earlier attempt: of one host's launcher and ranks, or of all."""
+    folder = processes_dir(run)
+    if ranks is None:
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
+        return
+    names = [of_node(LAUNCHER, node), of_node(EXIT, node), *(f"rank-{rank:05d}.json" for rank in ranks)]
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def live_process(record: ProcessRecord | None) -> psutil.Process | None:
@@ -71,7 +85,8 @@ def live_process(record: ProcessRecord | None) -> psutil.Process | None:
 
 def live_processes(run: Path) -> list[psutil.Process]:
     """Every recorded process of a run that still runs, other than this one: the launcher first, then the ranks."""
-    records = [launcher_record(run), *rank_records(run).values()]
+    launchers = [read_record(path) for path in sorted(processes_dir(run).glob("launcher*.json"))]
+    records = [*launchers, *rank_records(run).values()]
     found = [process for record in records if (process := live_process(record)) is not None]
     return [process for process in found if process.pid != os.getpid()]
 
