@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kit.errors import RunFailure
 from kit.files import sync_folder
+from recipes.checkpoint.hosts import Hosts, find_hosts
 from recipes.checkpoint.manifest import CheckpointManifest, digest_files, read_complete, write_complete
 from recipes.distributed.processes import Processes
 
@@ -24,13 +25,14 @@ class CheckpointStore:
     """Checkpoints under one folder, of which the newest `keep` stay.
 
     Args:
-        folder: Where they lie; every rank sees the same folder.
+        folder: Where they lie: the same path for every rank. Where hosts share no disk, each gets its whole copy.
         processes: The job.
         keep: How many complete ones stay.
     """
 
     def __init__(self, folder: Path, processes: Processes, keep: int) -> None:
         self._folder, self._processes, self._keep = folder, processes, keep
+        self._found_hosts: Hosts | None = None
 
     def save(self, manifest: CheckpointManifest, write_state: Callable[[Path], None]) -> Path:
         """Writes a checkpoint; afterwards it is there and complete, or there is nothing of it. *Collective*.
@@ -42,31 +44,31 @@ class CheckpointStore:
         Raises:
             RunFailure: If any rank couldn't write; older checkpoints are as they were.
         """
-        final = self._folder / f"step-{manifest.step:08d}"
+        final = self._path(manifest.step)
         partial = final.with_name(final.name + ".partial")
         self._all(lambda: self._prepare(partial), partial)
         self._all(lambda: write_state(partial), partial)
+        self._all(lambda: self._spread(partial), partial)
         self._all(lambda: self._complete(partial, final, manifest), partial)
         return final
 
     def newest_intact(self) -> tuple[Path, CheckpointManifest] | tuple[None, None]:
         """The newest checkpoint whose files are all as they were written, or None. *Collective*: every rank.
 
-        What is wrong with newer ones is in `complaints` of rank 0. Rank 0 verifies, the others believe it.
+        What is wrong with newer ones is in `complaints` of rank 0. The first rank of every disk verifies, the others
+        believe it; a disk that lacks the chosen one (a new host) receives it.
         """
         self.complaints: list[str] = []
-        chosen: str | None = None
-        if self._processes.first:
-            for step in sorted(self.steps(), reverse=True):
-                found = read_complete(self._path(step))
-                if isinstance(found, CheckpointManifest):
-                    chosen = str(step)
-                    break
-                self.complaints.append(f"checkpoint {self._path(step).name} is left out: {found}")
-        chosen = self._processes.gather_words(chosen)[0]
-        if chosen is None:
+        mine = self._newest_here() if self._hosts.leads else None
+        found = [int(words) for words in self._processes.gather_words(mine) if words is not None]
+        if not found:
             return None, None
-        path = self._path(int(chosen))
+        path = self._path(max(found))
+        if self._hosts.leads:
+            if mine != str(max(found)):
+                shutil.rmtree(path, ignore_errors=True)
+            self._spread(path)
+        self._processes.barrier()
         text = (path / "COMPLETE").read_text(encoding="utf-8")
         return path, CheckpointManifest.model_validate_json(text)
 
@@ -80,13 +82,33 @@ class CheckpointStore:
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:08d}"
 
+    @property
+    def _hosts(self) -> Hosts:
+        """Who looks after which disk. The first use is *collective*."""
+        if self._found_hosts is None:
+            self._found_hosts = find_hosts(self._folder, self._processes)
+        return self._found_hosts
+
+    def _newest_here(self) -> str | None:
+        """The newest intact step on this disk; what is wrong with newer ones becomes a complaint."""
+        for step in sorted(self.steps(), reverse=True):
+            found = read_complete(self._path(step))
+            if isinstance(found, CheckpointManifest):
+                return str(step)
+            self.complaints.append(f"checkpoint {self._path(step).name} is left out: {found}")
+        return None
+
+    def _spread(self, folder: Path) -> None:
+        if self._hosts.leads:
+            self._hosts.spread(folder)
+
     def _prepare(self, partial: Path) -> None:
-        if self._processes.first:
+        if self._hosts.leads:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
 
     def _complete(self, partial: Path, final: Path, manifest: CheckpointManifest) -> None:
-        if not self._processes.first:
+        if not self._hosts.leads:
             return
         write_complete(partial, manifest.model_copy(update={"files": digest_files(partial)}))
         _sync(partial)
@@ -110,7 +132,7 @@ class CheckpointStore:
         failures = {rank: w for rank, w in enumerate(self._processes.gather_words(words)) if w is not None}
         if not failures:
             return
-        if self._processes.first:
+        if self._hosts.leads:
             shutil.rmtree(partial, ignore_errors=True)
         rank = next((rank for rank, w in failures.items() if w == _FULL_DISK), min(failures))
         raise RunFailure(
