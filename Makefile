@@ -4,10 +4,14 @@ TORCH ?= default
 BIN := .venv/bin
 RUN := $(BIN)/python
 CRAWL ?=
+RECIPE ?= pretrain/tiny
+ON ?= laptop
+ARGS ?=
+CLUSTER ?= minikube
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo report test test-fast check format bench-pretrain clean clean-runs kit data_prep recipes launch reports infra docs tests benchmarks
+.PHONY: help setup setup-cloud demo launch up down scale doctor images minikube report test test-all test-fast test-tools check format bench-pretrain clean clean-runs kit data_prep recipes launch reports infra docs tests benchmarks
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*?## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-zA-Z_-]*:.*?## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,13 +23,44 @@ demo: setup ## raw crawl records -> cleaned corpus -> trained GPT -> report (CRA
 report: setup ## rebuild and name the newest report
 	@$(BIN)/slipway report --last
 
+##@ Launch it elsewhere
+launch: setup ## one recipe and what it needs (RECIPE=pretrain/tiny ON=laptop|ssh|kubernetes|minikube|aws or a file; ARGS='--fallback')
+	@$(BIN)/slipway run $(RECIPE) --on $(ON) --with-parents $(ARGS)
+
+scale: setup ## a scaling study (RECIPE=... ON=... ARGS='--ranks 1,2,4 --mode strong --repeats 3')
+	@$(BIN)/slipway scale $(RECIPE) --on $(ON) $(ARGS)
+
+doctor: setup ## check the hosts of a target, and the network between every pair (ON=...)
+	@$(BIN)/slipway doctor --on $(ON) $(ARGS)
+
+up: setup setup-cloud ## rent the machines of a target of kind aws: shows the price first (ON=aws)
+	@$(BIN)/slipway up --on $(if $(filter laptop,$(ON)),aws,$(ON)) $(ARGS)
+
+down: setup setup-cloud ## destroy them, and check that nothing is left (ON=aws)
+	@$(BIN)/slipway down --on $(if $(filter laptop,$(ON)),aws,$(ON)) $(ARGS)
+
+images: setup ## build the container image for CPUs (ARGS=cuda for the other)
+	@$(RUN) -m infra.images $(or $(ARGS),cpu)
+
+minikube: setup ## image, demo on two pods, report, all on a local cluster (CLUSTER=minikube|kind|k3s)
+	@$(RUN) -m infra.minikube --cluster $(CLUSTER) $(ARGS)
+
 ##@ Set up
 setup: ## make .venv from the lock and compile the extensions (TORCH=cpu for PyTorch without CUDA, PYTHON=path)
 	@command -v $(PYTHON) >/dev/null || { echo "Found: no Python ($(PYTHON))"; echo "Expected: Python 3.11"; echo "Do: install it, or name it with make setup PYTHON=path"; exit 1; }
 	@$(PYTHON) infra/environment.py --torch $(TORCH)
 
+setup-cloud: setup ## make .venv-cloud: Ansible with the AWS collection, and an emulator of the API for tests
+	@$(RUN) -m infra.cloud_environment
+
+test-tools: ## install what the slower tests start: sshd, namespaces, buildah, podman (Debian and Ubuntu, as root)
+	@apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(grep -v '^#' requirements/debian-tests.txt)
+
 ##@ Work on it
-test: setup ## all tests (PYTEST='-k layout' to choose)
+test: setup ## the tests but the slowest (PYTEST='-k layout' to choose)
+	@$(RUN) -m pytest -m "not slow and not images and not cloud" $(PYTEST)
+
+test-all: setup setup-cloud ## all tests: also those that build images, start many hosts, and rent from a cloud's emulator
 	@$(RUN) -m pytest $(PYTEST)
 
 test-fast: setup ## only tests of one process, a minute or two

@@ -60,8 +60,8 @@ def workload_of(plan: Plan, parents: Parents) -> tuple[Workload, KnownModel]:
 
 
 def _predict(plan: Plan, parents: Parents, root: Path) -> dict[str, Any]:
-    told: dict[str, Any] = {"cost_reason": LOCAL_COST}
-    measured = newest_like(plan, root)
+    told: dict[str, Any] = {}
+    measured = None if plan.target.remote else newest_like(plan, root)
     assumptions: list[str] = []
     work: list[Work] = []
     try:
@@ -83,7 +83,18 @@ def _predict(plan: Plan, parents: Parents, root: Path) -> dict[str, Any]:
             assumptions.append("every sampled answer is as long as generation.new_tokens allows")
     seconds, words = _seconds(plan, work, measured)
     assumptions.append(f"time: {words}")
+    told |= _cost(plan, seconds)
     return told | {"seconds": seconds, "assumptions": assumptions}
+
+
+def _cost(plan: Plan, seconds: float | None) -> dict[str, Any]:
+    """What the hosts would cost for so long, where the target has a price."""
+    price = plan.target.usd_per_hour
+    if price is None:
+        return {"cost_reason": "no price: the target has no usd_per_hour" if plan.target.remote else LOCAL_COST}
+    if seconds is None:
+        return {"cost_reason": "no price: the time is not known"}
+    return {"cost_usd": round(seconds / 3600 * price * plan.target.hosts_for(plan.processes), 2)}
 
 
 def memory_facts(memory: Memory) -> dict[str, Any]:
@@ -159,7 +170,9 @@ def _needs(load: Workload) -> float:
 
 
 def device_memory_gib(plan: Plan) -> float | None:
-    """What one rank has: its accelerator's memory, or its share of this machine's."""
+    """What one rank has: its accelerator's memory, or its share of this machine's; None: other machines."""
+    if plan.target.remote:
+        return None
     if plan.target.device == "cpu":
         return psutil.virtual_memory().total / GIB / plan.processes
     known = accelerator((cuda_device_names() or [""])[0])
