@@ -131,7 +131,8 @@ class Watch:
     def _restart(self) -> None:
         close_attempt(self._run, self._ending, self._log_starts)
         failure = last_failure(self._run) or {}
-        self._console.say(f"{failure.get('found', 'the job ended')}. Starting it again from the newest checkpoint.")
+        missing = f" Waiting for {', '.join(self._ending.lost)} to come back." if self._ending.lost else ""
+        self._console.say(f"{failure.get('found', 'the job ended')}: starting it again.{missing}")
         self._log_starts = log_ends(self._run)
         append_event(self._run, "restarting", reason=failure.get("found"), hosts=list(self._ending.lost))
         self._submitted = False
@@ -189,7 +190,14 @@ class Watch:
         return INTERRUPTED if interrupted and code != 0 else code
 
     def _stop(self) -> bool:
-        """Stop cleanly; kill on a second Ctrl-C. Returns False where something was killed."""
+        """Stop cleanly; kill on a second Ctrl-C. Returns False where something was killed.
+
+        Raises:
+            RunFailure: a host doesn't answer, so that its processes may still be there.
+        """
+        if not self._submitted:
+            append_event(self._run, "stop_requested")
+            return True
         ranks_hear = self._job.work.stop_to is StopTo.RANKS
         keeps = "the ranks finish their step and write a checkpoint" if ranks_hear else "what is done is kept"
         self._console.say(f"\nStopping: {keeps}. Ctrl-C again kills the processes.")
@@ -204,6 +212,10 @@ class Watch:
             self._executor.kill(self._job)
             self._console.say("\nKilled.")
             return False
+        except SlipwayError as error:
+            append_event(self._run, "failed", by="launcher", exit_code=error.exit_code, **error.parts())
+            self._release()
+            raise
 
     def _claim(self) -> None:
         """Until the job has its own processes here, ours stand for it: nobody then sees it as lost, or starts it too.

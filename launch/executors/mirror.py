@@ -48,7 +48,7 @@ class Mirror:
         taken = self._positions.setdefault(host, {})
         if offset < taken.get(name, 0):
             return
-        if not (name in _FILES and name == "failures" and self._known(frame[4])):
+        if not (name in ("events", "failures") and b'"failed"' in text and self._known(frame[4])):
             self._append(_FILES.get(name, f"logs/{name}.log"), text)
         taken[name] = offset + len(text)
         self._changed = True

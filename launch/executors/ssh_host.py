@@ -11,7 +11,7 @@ from typing import Any
 
 from kit.errors import RunFailure
 from kit.target import Host, Target
-from launch.executors.ssh_command import NOT_REACHED, ssh_command
+from launch.executors.ssh_command import NOT_REACHED, destination, ssh_command
 from launch.job import HostJob, Place, Work
 
 CALL_SECONDS = 60.0
@@ -84,7 +84,7 @@ class RemoteHost:
         return NotReached(
             f"host {self.name} ({self.host.reach}) is not reached: {words}",
             expected="an ssh connection with the target's user, key and known host key",
-            action=f"try `{' '.join(ssh_command(self.target, self.host, 'true'))}`",
+            action=f"try `ssh {destination(self.target, self.host)}`; `slipway doctor --on TARGET` tells more",
         )
 
 
