@@ -17,7 +17,23 @@ from kit.files import disk_full_as_failure
 from launch.console import Console
 from launch.supervise import INTERRUPTED
 from launch.verbs import arguments as shared
-from launch.verbs import attach, chain, chat, fetch, logs, plan, report, resume, run, status, stop
+from launch.verbs import (
+    attach,
+    chain,
+    chat,
+    doctor,
+    down,
+    fetch,
+    logs,
+    plan,
+    report,
+    resume,
+    run,
+    scale,
+    status,
+    stop,
+    up,
+)
 
 VERBS: dict[str, ModuleType] = {
     "plan": plan,
@@ -29,7 +45,11 @@ VERBS: dict[str, ModuleType] = {
     "stop": stop,
     "resume": resume,
     "fetch": fetch,
+    "scale": scale,
     "report": report,
+    "doctor": doctor,
+    "up": up,
+    "down": down,
     "chat": chat,
 }
 DESCRIPTION = "From raw crawl records to a trained language model, and a report of what it took."

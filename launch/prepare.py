@@ -12,6 +12,7 @@ from kit.run.directory import RunDirectory
 from kit.run.events import now
 from kit.run.manifest import Manifest, parent_path, write_manifest
 from kit.target import Target
+from launch.executors.aws_hosts import cluster_hosts
 from launch.job import JobDescription
 from launch.machine import git_state, package_versions
 from launch.origin import describe_parent, input_words
@@ -77,6 +78,8 @@ def job_of_run(run: RunDirectory, debug: bool = False) -> JobDescription:
     manifest = run.manifest()
     stage = stage_called(manifest.stage, str(run.manifest_path))
     target = load(Target, run.target_path)
+    if target.kind == "aws":
+        target = cluster_hosts(target, run.path.parent)
     place = Path(str(manifest.plan.get("working_directory", "")))
     return JobDescription(
         run=run.path,

@@ -14,6 +14,7 @@ from kit.run.events import RunState, append_event, read_events, state_of
 from kit.run.process import record_process
 from kit.units import format_duration
 from launch.console import Console
+from launch.executors.aws_hosts import cluster_limit
 from launch.executors.protocol import Ending, Executor
 from launch.executors.table import executor_for
 from launch.host import processes
@@ -26,6 +27,7 @@ from launch.progress import Progress
 DEBUG_LINES = 60
 INTERRUPTED = 130  # the shell's convention for "ended by Ctrl-C"
 FOLLOW_SECONDS = 0.3
+LIMIT_SECONDS = 5.0
 
 
 def execute(
@@ -92,6 +94,7 @@ class Watch:
         self._log_starts = log_ends(run)
         self._ending = Ending()
         self._submitted = False
+        self._limit_seen = time.monotonic()
 
     def start(self, resumed: bool, detach: bool) -> int:
         """Submit the job and watch it."""
@@ -121,7 +124,7 @@ class Watch:
         """Wait for the end, and begin again as often as the target allows. Returns False: nothing was detached."""
         left = self._job.target.restarts - self._restarts_so_far()
         while True:
-            self._ending = self._executor.wait(self._job, self._progress.poll)
+            self._ending = self._executor.wait(self._job, self._poll)
             if left <= 0 or not self._worth_another(self._ending):
                 return False
             left -= 1
@@ -142,7 +145,7 @@ class Watch:
         """Make ready and start, after clearing away an attempt that ended so. An error becomes the last event."""
         try:
             if after is not None:
-                self._executor.recover(self._job, after, self._progress.poll)
+                self._executor.recover(self._job, after, self._poll)
             self._executor.prepare(self._job, self._say)
             self._executor.submit(self._job)
         except SlipwayError as error:
@@ -216,6 +219,19 @@ class Watch:
             append_event(self._run, "failed", by="launcher", exit_code=error.exit_code, **error.parts())
             self._release()
             raise
+
+    def _poll(self) -> None:
+        """Several times a second: the live line, and for rented hosts whether a limit of time or money is near."""
+        self._progress.poll()
+        if self._job.target.kind != "aws" or time.monotonic() - self._limit_seen < LIMIT_SECONDS:
+            return
+        self._limit_seen = time.monotonic()
+        reason = cluster_limit(self._job.target, self._run.path.parent)
+        if reason:
+            self._console.end_live()
+            self._console.say(reason)
+            append_event(self._run, "limit_reached", reason=reason)
+            raise KeyboardInterrupt
 
     def _claim(self) -> None:
         """Until the job has its own processes here, ours stand for it: nobody then sees it as lost, or starts it too.

@@ -30,6 +30,7 @@ STAGES: dict[str, Stage] = {
         "recipes.evaluate.run:run",
         inputs=("text", "model_path", "tasks.folders", "instructions.files"),
     ),
+    "probe": Stage("recipes.probe.config:ProbeConfig", "recipes.probe.run:run"),
 }
 
 

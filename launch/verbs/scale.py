@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=_numbers, default=[1, 2], metavar="1,2,4", help="numbers of ranks")
     parser.add_argument("--mode", type=_words, default=["strong"], metavar="strong,weak", help="what stays the same")
     parser.add_argument(
-        "--split", type=_words, default=["data", "tensor", "pipeline"], metavar="data,tensor", help="axes, one at a time"
+        "--split",
+        type=_words,
+        default=["data", "tensor", "pipeline"],
+        metavar="data,tensor",
+        help="axes, one at a time",
     )
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="how often each point is measured (3)")
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps of a run; the recipe's unless given")

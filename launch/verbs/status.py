@@ -6,6 +6,7 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
+from kit.errors import UserError
 from kit.metrics import read_metrics
 from kit.run.directory import RunDirectory, list_runs
 from kit.run.events import read_events
@@ -105,7 +106,10 @@ def _status_of(run: RunDirectory) -> Status:
     """What the run's executor sees; a chain has no processes but its stages'."""
     if not run.target_path.is_file():
         return Status(False)
-    job = job_of_run(run)
+    try:
+        job = job_of_run(run)
+    except UserError as error:
+        return Status(False, hosts={"cluster": error.found})  # given back since: the rest is still worth showing
     return executor_for(job.target).status(job)
 
 

@@ -46,6 +46,11 @@ def test_the_degree_that_memory_needs_is_kept_and_another_may_go() -> None:
     assert choose(Layout(data=1, tensor=2, pipeline=2), 1) == Layout()
 
 
+def test_a_model_is_cut_finer_only_where_nothing_else_fits() -> None:
+    assert choose(Layout(data=8), 4) == Layout(data=4)
+    assert choose(Layout(data=8), 4, fits=lambda other, micro: other.tensor >= 2) == Layout(data=2, tensor=2)
+
+
 def test_a_smaller_micro_batch_where_no_layout_fits_with_the_recipes() -> None:
     choice = fallback(Layout(data=4), MEGATRON, 2, SIZES, 512, fits=lambda other, micro: micro <= 2)
     assert choice is not None
@@ -61,11 +66,6 @@ def test_what_cuts_the_model_stays_where_nobody_knows_the_memory() -> None:
 
 
 def test_ranks_are_spread_evenly_over_hosts() -> None:
-    assert (
-        choose(Layout(data=16), 9, even=lambda ranks: ranks % 3 == 0 or ranks < 3)
-        == Layout(data=1, tensor=1, pipeline=3)
-        or True
-    )
     assert choose(Layout(data=16), 8, even=lambda ranks: ranks in (1, 2)).world_size == 2
 
 
@@ -102,5 +102,5 @@ def test_hosts_count_with_their_devices(folder: Path) -> None:
 
 def test_what_fits_nowhere_is_said_before_anything_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launch.planner.fallback.device_memory_gib", lambda plan: 0.001)
-    with pytest.raises(RunFailure, match="no layout of model.yaml fits on 1 devices"):
+    with pytest.raises(RunFailure, match=r"no layout of model\.yaml fits on 1 devices"):
         fall_back("model.yaml", "laptop", ["layout.data=4"], target_sets=["devices_per_host=1"])
