@@ -26,7 +26,11 @@ class StepRecord(Config):
         step_seconds: Wall time of the whole step, waiting for data included.
         model_flops_per_second: Tokens per second times FLOPs per token by the run's convention.
         mfu: model_flops_per_second over the job's peak, 0 to 1.
-        data_seconds, compute_seconds, checkpoint_seconds, evaluation_seconds: Parts of the time.
+        data_seconds, checkpoint_seconds, evaluation_seconds: Parts of the time.
+        communication_seconds: Part of the time: blocked in collectives (CPU), or in NCCL kernels beside which nothing
+            else ran (CUDA), the mean over the ranks. Waiting for a slower rank is in it, so imbalance is too. None
+            where it can't be measured, and in steps that weren't profiled (CUDA).
+        compute_seconds: The rest of the optimizer step; with communication in it where that is None.
         peak_memory_gib: Largest resident (CPU) or allocated (CUDA) memory of any rank so far.
         extra: Further numbers, written flat beside the others.
     """
@@ -44,6 +48,7 @@ class StepRecord(Config):
     mfu: float | None = None
     data_seconds: float | None = None
     compute_seconds: float | None = None
+    communication_seconds: float | None = None
     checkpoint_seconds: float | None = None
     evaluation_seconds: float | None = None
     peak_memory_gib: float | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.config import digest, dump
+from kit.config import digest, dump, parse, to_data
 from kit.files import atomic_write
 from kit.run.directory import RunDirectory, list_runs
 from kit.run.events import RunState, append_event, now
@@ -15,12 +15,13 @@ from kit.run.manifest import ChainStage, Manifest, write_manifest
 from kit.run.process import record_process
 from launch.chain_plan import PlannedStage, plan_chain
 from launch.console import Console
-from launch.executors.processes import LAUNCHER, processes_dir
 from launch.headline import headline
+from launch.host.processes import LAUNCHER, processes_dir
 from launch.machine import git_state, package_versions
 from launch.outcome import last_failure, standing
 from launch.prepare import prepare
 from launch.recipe_files import ROOT, find_chain
+from launch.study import StudyConfig, plan_study
 from launch.supervise import INTERRUPTED, result_of
 from launch.supervise import execute as execute_run
 
@@ -39,7 +40,6 @@ def start_chain(
         UserError: the chain, a recipe or a parent is wrong; nothing has been made then.
     """
     chain_name, stages = plan_chain(find_chain(name), root, target, sets)
-    run = RunDirectory.create(root, "chain", chain_name)
     request = {
         "stage": "chain",
         "name": chain_name,
@@ -48,24 +48,55 @@ def start_chain(
         "sets": list(sets),
         "fresh": fresh,
     }
+    command = ["slipway", "chain", name, *(word for text in sets for word in ("--set", text))]
+    run = _new_chain(root, request, stages, command)
+    console.say(f"Chain {run.id}: {', '.join(stage.id for stage in stages)}")
+    return Chain(run, stages, fresh, console, debug).go()
+
+
+def start_study(
+    config: StudyConfig, root: Path, fresh: bool, command: Sequence[str], console: Console, debug: bool = False
+) -> ChainResult:
+    """Measure the points of a scaling study, in a chain directory of its own.
+
+    Returns:
+        The exit code and what --json prints.
+
+    Raises:
+        UserError: no point can be measured; nothing has been made then.
+    """
+    study = plan_study(config, root)
+    request = {"stage": "chain", "name": "scaling", "study": to_data(config), "fresh": fresh}
+    left_out = [point._asdict() for point in study.left_out]
+    run = _new_chain(root, request, study.stages, command, left_out=left_out)
+    console.say(f"Study {run.id}: {len(study.stages)} runs")
+    for point in study.left_out:
+        console.say(f"Left out {point.point}: {point.reason}")
+    return Chain(run, study.stages, fresh, console, debug).go()
+
+
+def _new_chain(
+    root: Path, request: dict[str, Any], stages: Sequence[PlannedStage], command: Sequence[str], **facts: Any
+) -> RunDirectory:
+    """A chain directory, before anything has run."""
+    run = RunDirectory.create(root, "chain", request["name"])
     atomic_write(run.config_path, dump(request))
     commit, difference = git_state(ROOT)
     manifest = Manifest(
         run_id=run.id,
         stage="chain",
-        name=chain_name,
+        name=request["name"],
         created=now(),
         git_commit=commit,
         git_diff_digest=difference,
         config_digest=digest(request),
         versions=package_versions(),
-        command=["slipway", "chain", name, *(word for text in sets for word in ("--set", text))],
-        plan={"working_directory": str(Path.cwd())},
+        command=list(command),
+        plan={"working_directory": str(Path.cwd()), **facts},
         key=digest({"stages": [stage.key for stage in stages]}),
     )
     write_manifest(run, manifest)
-    console.say(f"Chain {run.id}: {', '.join(stage.id for stage in stages)}")
-    return Chain(run, stages, fresh, console, debug).go()
+    return run
 
 
 def resume_chain(run: RunDirectory, console: Console, debug: bool = False) -> ChainResult:
@@ -74,8 +105,11 @@ def resume_chain(run: RunDirectory, console: Console, debug: bool = False) -> Ch
     place = Path(str(manifest.plan.get("working_directory", "")))
     if place.is_dir():
         os.chdir(place)  # relative paths of the request start where it was made
-    path = find_chain(str(request["chain"]))
-    _, stages = plan_chain(path, run.path.parent, str(request["target"]), request["sets"])
+    root = run.path.parent
+    if "study" in request:
+        stages = plan_study(parse(StudyConfig, request["study"], str(run.config_path)), root).stages
+    else:
+        _, stages = plan_chain(find_chain(str(request["chain"])), root, str(request["target"]), request["sets"])
     console.say(f"Resuming chain {run.id}")
     return Chain(run, stages, bool(request["fresh"]), console, debug).go()
 

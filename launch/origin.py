@@ -78,9 +78,7 @@ def artifacts_digest(run: RunDirectory) -> str:
     return digest({"key": run.manifest().key, "artifacts": names})
 
 
-def run_key(
-    plan: Plan, parent_keys: Mapping[str, str], repeat: int = 1, place: Mapping[str, Any] | None = None
-) -> str:
+def run_key(plan: Plan, parent_keys: Mapping[str, str], repeat: int = 1, place: Mapping[str, Any] | None = None) -> str:
     """The digest that two runs share exactly if the second would repeat the first.
 
     Args:

@@ -71,6 +71,18 @@ class Trainable(Protocol):
         ...
 
 
+class Clock(Protocol):
+    """Measures the communication of one optimizer step after another."""
+
+    def start(self) -> None:
+        """A step begins now."""
+        ...
+
+    def seconds(self) -> float | None:
+        """Communication since `start`, the mean over the ranks; None where it isn't measured. *Collective*."""
+        ...
+
+
 class Stopwatch:
     """Seconds by part of a step."""
 
@@ -96,6 +108,7 @@ def train(
     validate: Callable[[], float],
     checkpoint: Callable[[int], None],
     stop_agreed: Callable[[], bool],
+    clock: Clock,
     peak_memory_gib: Callable[[], float],
 ) -> Iterator[StepRecord]:
     """Trains and yields one record a step, the same on every rank. *Collective*: every rank iterates alike.
@@ -111,8 +124,7 @@ def train(
         assert batch.step == step, f"the data stands at step {batch.step}, the loop at {step}"
         data_seconds = watch.lap()
         rate = learning_rate(course.schedule, course.highest_rate, step, course.steps)
-        result = engine.train_step(batch, rate)
-        compute_seconds = watch.lap()
+        result, training_seconds, communication_seconds = _timed_step(engine, batch, rate, clock, watch)
         check_finite(step, result.loss, result.grad_norm)
         validation_loss = validate() if _due(step, course.validate_every) and step < course.steps else None
         evaluation_seconds = watch.lap()
@@ -122,7 +134,7 @@ def train(
         checkpoint_seconds = watch.lap()
         # Speed is of training alone: checkpoints and validation have columns of their own.
         tokens = course.global_batch_tokens if result.tokens is None else result.tokens
-        tokens_per_second = tokens / (data_seconds + compute_seconds)
+        tokens_per_second = tokens / (data_seconds + training_seconds)
         flops = tokens_per_second * speed.flops_per_token
         yield StepRecord(
             step=step,
@@ -137,7 +149,8 @@ def train(
             model_flops_per_second=flops,
             mfu=flops / speed.peak_flops_per_second,
             data_seconds=data_seconds,
-            compute_seconds=compute_seconds,
+            compute_seconds=max(0.0, training_seconds - (communication_seconds or 0.0)),
+            communication_seconds=communication_seconds,
             checkpoint_seconds=checkpoint_seconds,
             evaluation_seconds=evaluation_seconds,
             peak_memory_gib=peak_memory_gib(),
@@ -146,6 +159,19 @@ def train(
         )
         if stop:
             return
+
+
+def _timed_step(
+    engine: Trainable, batch: Numbered, rate: float, clock: Clock, watch: Stopwatch
+) -> tuple[StepResult, float, float | None]:
+    """One optimizer step: its result, its seconds, and how many of them were communication."""
+    clock.start()
+    watch.lap()  # a profiler takes its time to start, and to tell what it saw
+    result = engine.train_step(batch, rate)
+    seconds = watch.lap()
+    communication_seconds = clock.seconds()
+    watch.lap()
+    return result, seconds, communication_seconds
 
 
 def _due(step: int, every: int | None) -> bool:

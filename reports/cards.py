@@ -110,7 +110,7 @@ def _rlhf_cards(summary: dict[str, Any], ran: dict[str, Any]) -> list[Card]:
 def _cost_cards(summary: dict[str, Any]) -> list[Card]:
     cards = _speed_cards(summary) if "tokens_per_second" in summary else []
     if summary.get("scaling"):
-        cards.append(_scaling_card(summary))
+        cards += _scaling_cards(summary)
     if summary["seconds"] is not None:
         cards.append(Card("Time", duration(summary["seconds"]), _time_words(summary)))
     return cards
@@ -146,11 +146,26 @@ def _layout_words(summary: dict[str, Any]) -> str:
     return f"median of {plural(summary['steps_measured'], 'steady step')}, {split or 'one process'}"
 
 
-def _scaling_card(summary: dict[str, Any]) -> Card:
-    compared = [p for p in summary["scaling"] if p["efficiency"] is not None and p["label"] != p["baseline"]]
-    if not compared:
-        return Card("Scaling efficiency", NOT_MEASURED)
+def _scaling_cards(summary: dict[str, Any]) -> list[Card]:
+    modes = [mode for mode in ("strong", "weak") if any(p["mode"] == mode for p in summary["scaling"])]
+    if not modes:
+        return [Card("Scaling efficiency", NOT_MEASURED)]
+    return [_scaling_card(summary, mode, len(modes) > 1) for mode in modes]
+
+
+def _scaling_card(summary: dict[str, Any], mode: str, several: bool) -> Card:
+    """The best point on the most ranks, and the others there."""
+    found = [p for p in summary["scaling"] if p["mode"] == mode]
+    compared = [p for p in found if p["processes"] == max(p["processes"] for p in found)]
     best = max(compared, key=lambda p: p["efficiency"])
-    others = [f"{p['label']}: {percent(p['efficiency'])}" for p in compared if p is not best]
-    note = "; ".join([f"{best['label']} against {best['baseline']}", *others])
-    return Card("Scaling efficiency", percent(best["efficiency"]), f"{note}; all on one machine")
+    others = sorted((p for p in compared if p is not best), key=lambda p: p["efficiency"])
+    told = [f"{_point_words(p)}: {percent(p['efficiency'])}" for p in (others[:1] if len(others) > 2 else others)]
+    note = "; ".join([f"{_point_words(best)} against {best['baseline']}", *told])
+    place = f"on up to {summary['scaling_hosts']} hosts" if summary["scaling_hosts"] > 1 else "all on one machine"
+    title = f"{mode.capitalize()} scaling" if several else "Scaling efficiency"
+    return Card(title, percent(best["efficiency"]), f"{note}; {place}")
+
+
+def _point_words(point: dict[str, Any]) -> str:
+    emulated = ", emulated" if point["link_emulated"] else ""
+    return f"{point['label']} ({point['link']}{emulated})" if point["link"] else str(point["label"])

@@ -18,6 +18,7 @@ from reports.sections.training import training_section
 from reports.story import Story
 
 KIND_OF_REPORT = {"chain": "Chain report", "data_prep": "Data report"}
+STUDY = "Scaling study"
 OWN_SECTION = {"data_prep": "data", "pretrain": "training", "zero": "training", "evaluate": "evaluation"}
 SECTIONS = (
     lineage_section,
@@ -39,10 +40,11 @@ def compose(story: Story, summary: dict[str, Any]) -> Report:
     subject = story.subject
     sections = [section for build in SECTIONS if (section := build(story, summary))]
     own = OWN_SECTION.get(subject.stage, subject.stage)
-    sections.sort(key=lambda section: section.id not in ("lineage", own))  # a run's report tells of that run first
+    first = ("scaling",) if story.study else ("lineage", own)  # a run's report tells of that run first
+    sections.sort(key=lambda section: section.id not in first)
     return Report(
         title=subject.manifest.name,
-        subtitle=f"{KIND_OF_REPORT.get(subject.stage, 'Run report')} · {subject.id}",
+        subtitle=f"{STUDY if story.study else KIND_OF_REPORT.get(subject.stage, 'Run report')} · {subject.id}",
         state=subject.state,
         cards=headline_cards(summary),
         sections=[*_notices(story), *sections],

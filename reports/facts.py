@@ -11,13 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kit.config import load
 from kit.errors import UserError
 from kit.metrics import read_metrics
 from kit.run.directory import RunDirectory
 from kit.run.events import read_events, state_of
 from kit.run.manifest import Manifest
+from kit.target import Target
 from kit.tokens.card import DatasetCard, read_card
-from reports.scaling import Measurement
+from reports.scaling import Measurement, StepTime
 
 BEGINNINGS = frozenset({"submitted", "preparing", "started", "restarting"})
 ENDS = frozenset({"stopped", "finished", "failed"})
@@ -108,16 +110,33 @@ class RunFacts:
         layout = self.training.get("layout") or self.manifest.layout
         return int(layout.get(axis, 1)) if layout else None
 
+    @property
+    def target(self) -> Target:
+        """Where it ran."""
+        return load(Target, self.run.target_path) if self.run.target_path.exists() else Target()
+
     def measurement(self) -> Measurement:
         """The run as a point of the scaling report."""
         data, tensor, pipeline = (self.degree(axis) or 1 for axis in ("data", "tensor", "pipeline"))
+        processes = int(self.training.get("world_size") or data * tensor * pipeline * (self.degree("context") or 1))
+        zero, target = self.config.get("zero"), self.target
+        link = target.link
         return Measurement(
             run_id=self.id,
             data=data,
             tensor=tensor,
             pipeline=pipeline,
-            processes=int(self.training.get("world_size") or data * tensor * pipeline * (self.degree("context") or 1)),
+            processes=processes,
             rates=tuple(rate for _, rate in self.rates),
+            times=tuple(time for record in self.metrics if (time := _step_time(record))),
+            recipe=str(self.manifest.plan.get("recipe", "")),
+            zero_stage=int(zero["stage"]) if isinstance(zero, dict) and "stage" in zero else None,
+            hosts=target.hosts_for(processes) if isinstance(target.devices_per_host, int) else 1,
+            kind=target.kind,
+            link=link.name if link else "",
+            link_gigabits_per_second=link.gigabits_per_second if link else None,
+            link_emulated=bool(link and link.emulated),
+            usd_per_hour=target.usd_per_hour or (target.aws.usd_per_hour if target.aws else None),
             threads_per_process=self.training.get("threads_per_process"),
             global_batch_tokens=self.training.get("global_batch_tokens"),
             parameters=self.training.get("parameters"),
@@ -174,3 +193,11 @@ def rows_of(value: Any) -> list[dict[str, Any]]:
 def _rate(record: dict[str, Any]) -> float | None:
     tokens, seconds = number(record.get("tokens")), number(record.get("step_seconds"))
     return number(record.get("tokens_per_second")) or (tokens / seconds if tokens and seconds else None)
+
+
+def _step_time(record: dict[str, Any]) -> StepTime | None:
+    keys = ("compute_seconds", "communication_seconds", "data_seconds", "step_seconds")
+    compute, communication, data, total = (number(record.get(key)) for key in keys)
+    if compute is None or total is None:
+        return None
+    return StepTime(compute, communication, data or 0.0, total)

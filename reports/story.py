@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kit.run.directory import RunDirectory
 from kit.run.manifest import ChainStage, Parent
@@ -40,6 +41,12 @@ class Story:
     def chain(self) -> bool:
         """Whether the report is of a chain."""
         return self.subject.stage == "chain"
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """What a scaling study varies; empty for everything else."""
+        found = self.subject.config.get("study")
+        return found if self.chain and isinstance(found, dict) else {}
 
     @property
     def data(self) -> RunFacts | None:

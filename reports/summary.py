@@ -5,11 +5,12 @@ number that was not measured is None. `stages` has the figures of every stage by
 `lineage` which run was made from which.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from reports.facts import RunFacts
-from reports.scaling import INTERVAL, ScalingPoint, scaling_points
+from reports.facts import RunFacts, rows_of
+from reports.scaling import CONFIDENCE, INTERVAL, ScalingPoint, link_names, scaling_points
 from reports.stages import (
     data_numbers,
     evaluation_numbers,
@@ -52,11 +53,12 @@ def summarise(story: Story) -> dict[str, Any]:
         "created": subject.manifest.created,
         "seconds": _rounded(subject.seconds),
     }
-    if story.evaluate or story.chain:
+    every_stage = story.chain and not story.study
+    if story.evaluate or every_stage:
         summary |= evaluation_numbers(story.evaluate)
-    if story.training or story.chain:
+    if story.training or every_stage:
         summary |= training_numbers(story.training)
-    if story.data or story.chain:
+    if story.data or every_stage:
         summary |= data_numbers(story.data)
     summary |= alignment_numbers(story)
     if story.chain:
@@ -67,12 +69,13 @@ def summarise(story: Story) -> dict[str, Any]:
 def alignment_numbers(story: Story) -> dict[str, Any]:
     """The flat keys of instruction tuning (sft_*), the reward model (reward_*) and reinforcement learning."""
     sft, reward, rlhf = (story.newest(stage) for stage in ("sft", "reward", "rlhf"))
+    every_stage = story.chain and not story.study
     numbers: dict[str, Any] = {}
-    if sft or story.chain:
+    if sft or every_stage:
         numbers |= {f"sft_{key}": value for key, value in sft_numbers(sft).items()}
-    if reward or story.chain:
+    if reward or every_stage:
         numbers |= {f"reward_{key}": value for key, value in reward_numbers(reward).items()}
-    if rlhf or story.chain:
+    if rlhf or every_stage:
         found = rlhf_numbers(rlhf)
         numbers |= {flat: found[key] for flat, key in FLAT_RLHF.items()}
     return numbers
@@ -82,15 +85,48 @@ def chain_numbers(story: Story) -> dict[str, Any]:
     """The scaling points, and time and memory by stage."""
     points = scaling_of(story)
     return {
-        "scaling": [asdict(point) | {"run_ids": list(point.run_ids)} for point in points],
+        "scaling": [_point_numbers(point) for point in points],
         "scaling_baseline": next((p.baseline for p in points if p.baseline), None),
-        "scaling_kind": "strong: the same model and global batch in every point",
+        "scaling_kind": scaling_kind(points),
         "scaling_interval": INTERVAL,
+        "scaling_confidence": CONFIDENCE,
+        "scaling_efficiency_strong": best_efficiency(points, "strong"),
+        "scaling_efficiency_weak": best_efficiency(points, "weak"),
+        "scaling_links": [link for link in link_names(points) if link],
+        "scaling_hosts": max((point.hosts for point in points), default=None),
+        "scaling_left_out": left_out(story),
         "seconds_by_stage": {e.id: _rounded(e.facts.seconds if e.facts else None) for e in story.entries},
         "peak_memory_gib_by_stage": {
             e.id: e.facts.peak_memory_gib for e in story.entries if e.facts and e.facts.peak_memory_gib is not None
         },
     }
+
+
+def scaling_kind(points: Sequence[ScalingPoint]) -> str:
+    """What stays the same from point to point."""
+    words = {
+        "strong": "strong: the same model and global batch in every point",
+        "weak": "weak: the same model and batch per rank in every point",
+    }
+    modes = [mode for mode in words if any(point.mode == mode for point in points)]
+    return "; ".join(words[mode] for mode in modes or ["strong"])
+
+
+def best_efficiency(points: Sequence[ScalingPoint], mode: str) -> float | None:
+    """The best efficiency on the most ranks of that mode."""
+    found = [point for point in points if point.mode == mode and point.efficiency is not None]
+    most = max((point.processes for point in found), default=0)
+    return max((point.efficiency or 0.0 for point in found if point.processes == most), default=None)
+
+
+def left_out(story: Story) -> list[dict[str, str]]:
+    """Points of a study that could not be measured, each with the reason."""
+    found = rows_of(story.subject.manifest.plan.get("left_out"))
+    return [{key: str(row.get(key, "")) for key in ("point", "reason")} for row in found]
+
+
+def _point_numbers(point: ScalingPoint) -> dict[str, Any]:
+    return asdict(point) | {"run_ids": list(point.run_ids), "communication_share": point.communication_share}
 
 
 def lineage_numbers(story: Story) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from recipes.distributed.processes import Processes
 from recipes.loop import Course, Numbered, Speed, Trainable, train
 from recipes.stop import STOP, Stopped
 from recipes.training.checkpoints import Checkpoints
+from recipes.training.communication import communication_clock
 from recipes.training.config import TrainingConfig
 from recipes.training.sinks import Sinks, open_sinks
 
@@ -66,19 +67,22 @@ class Steps:
             validate_every=config.validation.every_steps,
             checkpoint_every=config.checkpoint.every_steps,
         )
-        records = train(
-            self._engine,
-            feed(range(course.first_step, course.steps + 1)),
-            course,
-            self._speed,
-            validate=validate,
-            checkpoint=lambda step: self._checkpoints.save(step, notes, self._engine.save_state),
-            stop_agreed=lambda: self._processes.agree_any(STOP.requested),
-            peak_memory_gib=lambda: self._processes.largest(peak_memory_gib(self._processes.device)),
-        )
-        for record in records:
-            print(f"step {record.step} loss {record.loss:.6f} norm {record.grad_norm:.4f}", flush=True)
-            self.sinks.write(record)
-            self._last = record.step
+        left = range(course.first_step, course.steps + 1)
+        with communication_clock(config.engine, self._processes, len(left)) as clock:
+            records = train(
+                self._engine,
+                feed(left),
+                course,
+                self._speed,
+                validate=validate,
+                checkpoint=lambda step: self._checkpoints.save(step, notes, self._engine.save_state),
+                clock=clock,
+                stop_agreed=lambda: self._processes.agree_any(STOP.requested),
+                peak_memory_gib=lambda: self._processes.largest(peak_memory_gib(self._processes.device)),
+            )
+            for record in records:
+                print(f"step {record.step} loss {record.loss:.6f} norm {record.grad_norm:.4f}", flush=True)
+                self.sinks.write(record)
+                self._last = record.step
         if self._last < course.steps:
             raise Stopped

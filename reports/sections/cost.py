@@ -26,7 +26,9 @@ PREDICTED_COLUMNS = (
 
 
 def cost_section(story: Story, summary: dict[str, Any]) -> Section | None:
-    """Returns the section on time and memory, or None where there is one stage and nothing was predicted."""
+    """Returns the section on time and memory; None for a study, or one stage of which nothing was predicted."""
+    if story.study:  # its many short runs differ in what the section on scaling tells
+        return None
     entries = [entry for entry in story.entries if entry.facts and (story.chain or entry.facts is story.subject)]
     blocks = [*_time_figure(entries), *_memory_figure(entries), *_predicted(entries)]
     if not blocks:

@@ -34,7 +34,8 @@ def lineage_section(story: Story, summary: dict[str, Any]) -> Section:
         blocks.append(Figure("lineage", title, lineage(boxes, alt=title), caption, wide=True))
     rows = [_row(entry) for entry in story.entries]
     note = "Digests are SHA-256, shortened here; the CSV has them in full."
-    blocks.append(Table("stages", "Stages", STAGE_COLUMNS, rows, note=note, collapsed=len(story.lineage) > 1))
+    collapsed = len(story.lineage) > 1 or bool(story.study)
+    blocks.append(Table("stages", "Stages", STAGE_COLUMNS, rows, note=note, collapsed=collapsed))
     title = "Lineage" if len(story.lineage) > 1 else "What ran"
     return Section("lineage", title, _lead(story.subject), blocks)
 

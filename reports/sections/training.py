@@ -37,7 +37,13 @@ SPEED_NUMBERS: tuple[tuple[str, str, Printer], ...] = (
 )
 PER_TOKEN = "nats per token"
 LOSS_OF = {"sft": "nats per counted token", "reward": "nats per pair", "rlhf": ""}
-PARTS_OF_A_STEP = ("data_seconds", "compute_seconds", "checkpoint_seconds", "evaluation_seconds")
+PARTS_OF_A_STEP = (
+    "data_seconds",
+    "compute_seconds",
+    "communication_seconds",
+    "checkpoint_seconds",
+    "evaluation_seconds",
+)
 
 
 def training_section(story: Story, summary: dict[str, Any]) -> Section | None:
@@ -194,6 +200,7 @@ def rate_words(facts: RunFacts) -> str:
     )
     if rate is None or tokens is None or None in parts:
         return ""
+    parts.append(number(record.get("communication_seconds")))
     working = math.fsum(part for part in parts if part is not None)
     bare = math.isclose(rate * working, tokens, rel_tol=1e-3)
     return " The time for checkpoints and evaluation is not in the rate." if bare else ""

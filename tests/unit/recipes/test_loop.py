@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,11 @@ from kit.errors import RunFailure
 from kit.metrics import StepRecord
 from recipes.data import batches
 from recipes.distributed.processes import Processes
-from recipes.loop import Course, Speed, train
+from recipes.loop import Clock, Course, Speed, train
 from recipes.schedule import ScheduleConfig
+from recipes.training.communication import Fixed
 
+NO_COMMUNICATION = Fixed(0.0)
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"), threads=1)
 
 
@@ -35,7 +38,19 @@ class Journal:
         return self.asked == self.stop_after
 
 
-def records(journal: Journal, steps: int = 6, rate: float = 1e-3, **course: Any) -> Iterator[StepRecord]:
+class Quarter:
+    """A clock that calls a quarter of every step communication."""
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return (time.perf_counter() - self.started) / 4
+
+
+def records(
+    journal: Journal, steps: int = 6, rate: float = 1e-3, clock: Clock = NO_COMMUNICATION, **course: Any
+) -> Iterator[StepRecord]:
     engine, _ = engine_programs.started_engine(ALONE, "reference", {}, layers=1)
     settings = {"validate_every": None, "checkpoint_every": None, "schedule": ScheduleConfig(warmup_steps=2)} | course
     return train(
@@ -53,6 +68,7 @@ def records(journal: Journal, steps: int = 6, rate: float = 1e-3, **course: Any)
         validate=journal.validate,
         checkpoint=journal.checkpoints.append,
         stop_agreed=journal.stop,
+        clock=clock,
         peak_memory_gib=lambda: 0.5,
     )
 
@@ -67,6 +83,20 @@ def test_records_say_what_the_step_did() -> None:
         assert parts == pytest.approx(record.step_seconds, abs=0.01)
         assert record.mfu == pytest.approx(record.tokens_per_second * 1e6 / 1e12)
     assert done[-1].loss < done[0].loss
+
+
+def test_communication_is_a_part_of_the_step_and_not_of_its_computation() -> None:
+    for record in records(Journal(), clock=Quarter()):
+        step = record.compute_seconds + record.communication_seconds
+        assert record.communication_seconds == pytest.approx(step / 4, rel=0.02)
+        assert record.tokens_per_second == pytest.approx(512 / (step + record.data_seconds), rel=1e-6)
+
+
+def test_communication_that_nobody_measures_is_absent() -> None:
+    record = next(records(Journal(), clock=Fixed(None)))
+    assert record.communication_seconds is None
+    assert "communication_seconds" not in record.flat()
+    assert record.tokens_per_second == pytest.approx(512 / (record.compute_seconds + record.data_seconds), rel=1e-6)
 
 
 def test_checkpoints_and_validation_come_when_due() -> None:

@@ -1,6 +1,7 @@
 """Small run directories as the stages leave them, made with the kit's own writers."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ from .artifacts import (
     rlhf_record,
     sft_record,
 )
+
+# Test modules aren't packages; what several of them share lies in tests/ itself.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 START = "2026-01-02T03:04:{:06.3f}+00:00"
 

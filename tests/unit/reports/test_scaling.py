@@ -74,7 +74,7 @@ def test_without_one_process_the_fastest_of_the_fewest_is_the_baseline() -> None
     assert {p.label: p.efficiency for p in points} == {"data parallel 2": 1.0, "tensor parallel 2": pytest.approx(0.8)}
 
 
-@pytest.mark.parametrize("other", [{"global_batch_tokens": 4096}, {"parameters": 1}, {"threads_per_process": 2}])
+@pytest.mark.parametrize("other", [{"global_batch_tokens": 3000}, {"parameters": 1}, {"threads_per_process": 2}])
 def test_points_that_differ_in_more_than_processes_are_not_compared(other: dict[str, int]) -> None:
     points = scaling_points([measurement([100.0] * 4), measurement([190.0] * 4, data=2, **other)])
     assert points[1].tokens_per_second == 190.0
@@ -107,13 +107,14 @@ def test_peak_disagreement_is_per_process() -> None:
 
 
 def test_rounds_are_pooled_and_give_the_range_by_hand() -> None:
-    # Round 1: 170 over 100; round 2: 150 over 120. Pooled medians: 160 over 110.
+    # Round 1: 170 over 100, efficiency .85; round 2: 150 over 120, efficiency .625. Their mean is .7375.
     ones = [measurement([100.0] * 8, run_id="a"), measurement([120.0] * 8, run_id="c")]
     twos = [measurement([170.0] * 8, data=2, run_id="b"), measurement([150.0] * 8, data=2, run_id="d")]
     base, point = scaling_points([ones[0], twos[0], ones[1], twos[1]])
     assert (base.run_ids, point.run_ids, point.runs, point.steps_measured) == (("a", "c"), ("b", "d"), 2, 12)
     assert point.tokens_per_second == 160
-    assert point.efficiency == pytest.approx(160 / 110 / 2)
+    assert point.efficiency == pytest.approx(0.7375)
+    assert point.speedup == pytest.approx(1.475)
     assert point.efficiency_low == pytest.approx(150 / 120 / 2)
     assert point.efficiency_high == pytest.approx(170 / 100 / 2)
     assert base.efficiency_low == base.efficiency_high == 1.0
