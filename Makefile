@@ -77,5 +77,5 @@ bench-pretrain: setup ## tokens/s of the Megatron engine against a plain PyTorch
 	@$(RUN) -m benchmarks.pretrain
 
 ##@ Clean up
-clean: ## remove .venv and caches; runs stay
-	@rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+clean: ## remove .venv, .venv-cloud and caches; runs stay
+	@rm -rf .venv .venv-cloud .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
