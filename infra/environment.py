@@ -1,6 +1,7 @@
 """Sets up the project's own environment in .venv; needs only the standard library. Called by `make setup`.
 
-Everything is installed from requirements/lock.txt. A second call finds the stamp of the first and does nothing.
+Everything is installed from requirements/lock.txt. A second call finds the stamp of the first and does nothing. On a
+remote host `--venv` and `--extensions` put it beside the synced code, which is then imported from there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements" / "lock.txt"
 VENV = ROOT / ".venv"
-STAMP = VENV / "slipway-setup"
+STAMP = "slipway-setup"
 EXTENSIONS = ROOT / ".cache" / "torch_extensions"
 PYTHON_VERSION = (3, 11)
 GIB = 1 << 30
@@ -80,15 +81,16 @@ def check_compiler() -> None:
         )
 
 
-def check_disk(torch: str) -> None:
+def check_disk(torch: str, venv: Path) -> None:
     """Checks that there is room for the environment."""
     need = FREE_GIB["cpu" if torch == "cpu" else "default"]
-    free = shutil.disk_usage(ROOT).free / GIB
+    place = next(folder for folder in (venv, *venv.parents) if folder.exists())
+    free = shutil.disk_usage(place).free / GIB
     if free < need:
         raise SetupError(
-            f"{free:.1f} GiB free on the disk that holds {ROOT}",
+            f"{free:.1f} GiB free on the disk that holds {place}",
             f"at least {need} GiB ({'PyTorch for CPU' if torch == 'cpu' else 'PyTorch with CUDA'} and the rest)",
-            "free some space, or clone the project to a larger disk"
+            "free some space, or move the project to a larger disk"
             + ("" if torch == "cpu" else "; without a GPU `make setup TORCH=cpu` needs half as much"),
         )
 
@@ -129,18 +131,19 @@ def install_torch(python: str, torch: str) -> None:
         run([*uv, "--constraint", str(LOCK), pin], f"Installing the CPU build of {pin}", ONLINE)
 
 
-def install(torch: str) -> None:
-    """Makes .venv and fills it."""
-    check_disk(torch)
-    python = str(VENV / "bin" / "python")
+def install(torch: str, venv: Path, itself: bool) -> None:
+    """Makes the environment and fills it; `itself`: with this checkout, as `slipway` and importable from anywhere."""
+    check_disk(torch, venv)
+    python = str(venv / "bin" / "python")
     if not Path(python).exists():
-        run([sys.executable, "-m", "venv", str(VENV)], "Making .venv", "remove .venv and try again")
+        run([sys.executable, "-m", "venv", str(venv)], f"Making {venv.name}", f"remove {venv} and try again")
     install_torch(python, torch)
     pip = [python, "-m", "pip", "install", "--no-deps"]
     count = sum(1 for line in LOCK.read_text().splitlines() if "==" in line)
     run([*pip, "-r", str(LOCK)], f"Installing {count} packages from requirements/lock.txt (2 to 10 minutes)", ONLINE)
     remove_strangers(python)
-    run([*pip, "--no-build-isolation", "-e", str(ROOT)], "Installing slipway itself", "read the lines above")
+    if itself:
+        run([*pip, "--no-build-isolation", "-e", str(ROOT)], "Installing slipway itself", "read the lines above")
 
 
 def installed_pins(python: str) -> list[str]:
@@ -160,11 +163,11 @@ def remove_strangers(python: str) -> None:
         run(command, f"Removing what the lock no longer names ({', '.join(strangers)})", "remove .venv and try again")
 
 
-def build_extensions() -> None:
-    """Compiles DeepSpeed's operators into the project's cache."""
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(EXTENSIONS)
+def build_extensions(venv: Path, folder: Path) -> None:
+    """Compiles DeepSpeed's operators into a folder."""
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
     run(
-        [str(VENV / "bin" / "python"), "-m", "recipes.extensions"],
+        [str(venv / "bin" / "python"), "-m", "recipes.extensions"],
         "Compiling DeepSpeed's operators for a portable instruction set (about 2 minutes)",
         "read the compiler's lines above; `make clean setup` starts afresh",
     )
@@ -174,21 +177,24 @@ def main() -> int:
     """Sets up, or says that everything is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--torch", choices=["default", "cpu"], default="default", help="which build of PyTorch")
-    torch = parser.parse_args().torch
+    parser.add_argument("--venv", type=Path, default=VENV, help="where the environment lies")
+    parser.add_argument("--extensions", type=Path, default=EXTENSIONS, help="where compiled operators lie")
+    chosen = parser.parse_args()
+    torch, stamp = chosen.torch, chosen.venv / STAMP
     try:
         check_python()
         wanted = stamp_text(torch)
         # `make demo` after `make setup TORCH=cpu` must not install the other build: only an explicit choice changes it.
-        done = STAMP.read_text() if STAMP.exists() else ""
+        done = stamp.read_text() if stamp.exists() else ""
         if torch == "default" and done == stamp_text("cpu"):
             return 0
         if done == wanted:
             return 0
         check_compiler()
-        STAMP.unlink(missing_ok=True)
-        install(torch)
-        build_extensions()
-        STAMP.write_text(wanted)
+        stamp.unlink(missing_ok=True)
+        install(torch, chosen.venv, itself=chosen.venv == VENV)
+        build_extensions(chosen.venv, chosen.extensions)
+        stamp.write_text(wanted)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1
