@@ -43,7 +43,7 @@ images: setup ## build the container image for CPUs (ARGS=cuda for the other)
 	@$(RUN) -m infra.images $(or $(ARGS),cpu)
 
 minikube: setup ## image, demo on two pods, report, all on a local cluster (CLUSTER=minikube|kind|k3s)
-	@$(RUN) -m infra.minikube --cluster $(CLUSTER) $(ARGS)
+	@$(RUN) -m infra.minikube $(CLUSTER) $(ARGS)
 
 ##@ Set up
 setup: ## make .venv from the lock and compile the extensions (TORCH=cpu for PyTorch without CUDA, PYTHON=path)

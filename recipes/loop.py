@@ -22,6 +22,15 @@ class Speed:
     flops_per_token: float
     peak_flops_per_second: float
 
+    def rates(self, tokens_per_second: float) -> dict[str, Any]:
+        """The rates of a step record, by its names."""
+        flops = tokens_per_second * self.flops_per_token
+        return {
+            "tokens_per_second": tokens_per_second,
+            "model_flops_per_second": flops,
+            "mfu": flops / self.peak_flops_per_second,
+        }
+
 
 @dataclass(frozen=True)
 class Course:
@@ -132,10 +141,7 @@ def train(
         if stop or _due(step, course.checkpoint_every):
             checkpoint(step)
         checkpoint_seconds = watch.lap()
-        # Speed is of training alone: checkpoints and validation have columns of their own.
         tokens = course.global_batch_tokens if result.tokens is None else result.tokens
-        tokens_per_second = tokens / (data_seconds + training_seconds)
-        flops = tokens_per_second * speed.flops_per_token
         yield StepRecord(
             step=step,
             loss=result.loss,
@@ -145,9 +151,8 @@ def train(
             samples=course.global_batch_samples,
             tokens_total=step * course.global_batch_tokens if result.tokens is None else None,
             step_seconds=watch.total(),
-            tokens_per_second=tokens_per_second,
-            model_flops_per_second=flops,
-            mfu=flops / speed.peak_flops_per_second,
+            # Speed is of training alone: checkpoints and validation have columns of their own.
+            **speed.rates(tokens / (data_seconds + training_seconds)),
             data_seconds=data_seconds,
             compute_seconds=max(0.0, training_seconds - (communication_seconds or 0.0)),
             communication_seconds=communication_seconds,

@@ -15,7 +15,7 @@ from pathlib import Path
 from kit.errors import RunFailure, UserError
 from kit.files import sha256_file
 from kit.run.directory import RunDirectory
-from kit.run.manifest import Parent
+from kit.run.manifest import Parent, parent_path
 from launch.job import JobDescription
 from launch.recipe_files import ROOT
 
@@ -89,6 +89,36 @@ def parent_pieces(job: JobDescription) -> Iterator[Piece]:
         paths += sorted(path for path in (folder / "artifacts").rglob("*") if path.is_file())
         files = {f"runs/{folder.name}/{path.relative_to(folder)}": path for path in paths}
         yield Piece(f"parent-{folder.name}-{_mark(known.get(folder.name), folder)}", files, with_runs=True)
+
+
+def ancestor_pieces(job: JobDescription) -> Iterator[Piece]:
+    """What describes the parents' own parents: stages look there for what was trained on, and read no artifacts."""
+    seen = {job.run, *job.parents}
+    waiting = list(job.parents)
+    while waiting:
+        run = RunDirectory(waiting.pop())
+        for parent in run.manifest().parents.values():
+            folder = parent_path(run, parent)
+            if folder in seen or not (folder / "manifest.json").is_file():
+                continue
+            seen.add(folder)
+            waiting.append(folder)
+            files = {f"runs/{folder.name}/{name}": folder / name for name in OF_A_PARENT if (folder / name).is_file()}
+            yield Piece(f"ancestor-{folder.name}-{_mark(parent, folder)}", files, with_runs=True)
+
+
+def checkpoint_piece(job: JobDescription) -> Piece | None:
+    """The newest whole checkpoint that is here: of a run that goes on where its first hosts are no more.
+
+    Hosts that have a newer one of their own go on from that.
+    """
+    whole = sorted(path.parent for path in (job.run / "checkpoints").glob("step-*/COMPLETE"))
+    if not whole:
+        return None
+    paths = [path for path in sorted(whole[-1].rglob("*")) if path.is_file()]
+    files = {f"runs/{job.id}/{path.relative_to(job.run)}": path for path in paths}
+    mark = sha256_file(whole[-1] / "COMPLETE")[:16]
+    return Piece(f"checkpoint-{job.id}-{whole[-1].name}-{mark}", files, with_runs=True)
 
 
 def input_piece(job: JobDescription) -> tuple[Piece | None, list[str]]:

@@ -19,7 +19,16 @@ from infra.ansible import run_playbook
 from kit.errors import RunFailure, UserError
 from kit.files import sha256_bytes
 from kit.target import Host, Target
-from launch.executors.pieces import Piece, input_piece, parent_pieces, run_archive, source_piece, write_pieces
+from launch.executors.pieces import (
+    Piece,
+    ancestor_pieces,
+    checkpoint_piece,
+    input_piece,
+    parent_pieces,
+    run_archive,
+    source_piece,
+    write_pieces,
+)
 from launch.executors.ssh_command import NOT_REACHED, not_reached, ssh_command, ssh_options
 from launch.job import JobDescription, Place
 from launch.recipe_files import ROOT
@@ -128,7 +137,9 @@ def _wanted(job: JobDescription) -> Wanted:
     lock = sha256_bytes((ROOT / "requirements" / "lock.txt").read_bytes())
     mark = hashlib.sha256(f"{settings.mode} {settings.python} {settings.torch} {lock}".encode()).hexdigest()[:12]
     python = f"venv/{mark}/bin/python" if settings.mode == "venv" else settings.python
-    pieces = (source, *parent_pieces(job), *([inputs] if inputs else ()))
+    checkpoint = checkpoint_piece(job)
+    pieces = (source, *parent_pieces(job), *ancestor_pieces(job))
+    pieces += tuple(piece for piece in (inputs, checkpoint) if piece is not None)
     return Wanted(f"environment-{mark}", python, folder, pieces, tuple(absolute))
 
 

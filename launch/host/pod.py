@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ from launch.job import HostJob, Place, host_job, work_from
 
 FILES = ("config.yaml", "target.yaml", "manifest.json")
 NAME_SECONDS = 300.0
+HEARTBEAT_SECONDS = 5.0
 
 
 def run_pod(job_folder: Path, run: Path) -> int:
@@ -34,15 +36,18 @@ def run_pod(job_folder: Path, run: Path) -> int:
         UserError: the folder lacks a file, or the index is missing.
         RunFailure: the first container's name doesn't resolve.
     """
+    asked = _Asked()
+    # The first process of a container doesn't hear a SIGTERM that it has no handler for.
+    signal.signal(signal.SIGTERM, asked)
+    _raise_limits()
     data = _read_job(job_folder)
     work = work_from(data)
     node = _node(work.hosts)
     _lay_out(job_folder, run)
-    job = host_job(work, _place(run, node, data))
+    job = host_job(work, _place(run, node, data, asked))
     group = HostProcesses()
     found = sources(run, work, node, _sizes(run, node, tuple(job.ranks)))
-    asked = _Asked()
-    signal.signal(signal.SIGTERM, asked)
+    asked.leave_if_asked()
     group.submit(job)
 
     def ended() -> int | None:
@@ -51,7 +56,7 @@ def run_pod(job_folder: Path, run: Path) -> int:
             raise StillRunning
         return group.wait(job)
 
-    code = stream(found, ended, _write, heartbeat=None)
+    code = stream(found, ended, _write, HEARTBEAT_SECONDS)
     return 1 if code is None else code if code >= 0 else 128 - code
 
 
@@ -64,6 +69,11 @@ class _Asked:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self._at = time.monotonic()
+
+    def leave_if_asked(self) -> None:
+        """Before anything has begun, a request to stop is the end."""
+        if self._at is not None:
+            raise RunFailure("asked to stop before the ranks had begun", expected="a start", action="start it again")
 
     def pass_on(self, group: HostProcesses, job: HostJob) -> None:
         if self._at is None:
@@ -106,11 +116,11 @@ def _lay_out(folder: Path, run: Path) -> None:
         shutil.copyfile(folder / name, run / name)
 
 
-def _place(run: Path, node: int, data: dict[str, Any]) -> Place:
+def _place(run: Path, node: int, data: dict[str, Any], asked: _Asked) -> Place:
     hosts, master = int(data.get("hosts", 1)), str(data.get("master_address", "127.0.0.1"))
     address = "127.0.0.1" if hosts == 1 else _own_address()
     if hosts > 1 and node:
-        _resolve(master)
+        _resolve(master, asked)
     return Place(
         python=sys.executable,
         run=str(run),
@@ -129,10 +139,11 @@ def _own_address() -> str:
         return socket.gethostname()
 
 
-def _resolve(name: str) -> None:
+def _resolve(name: str, asked: _Asked) -> None:
     """Wait until the first container's name is known: it comes with the container's address."""
     deadline = time.monotonic() + NAME_SECONDS
     while True:
+        asked.leave_if_asked()
         try:
             socket.getaddrinfo(name, None)
             return
@@ -144,6 +155,13 @@ def _resolve(name: str) -> None:
                     action="check the headless Service and the cluster's DNS",
                 ) from error
             time.sleep(1.0)
+
+
+def _raise_limits() -> None:
+    """Soft limits up to the hard ones: NCCL pins memory, and data loaders open many files."""
+    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK):
+        hard = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (hard, hard))
 
 
 def _sizes(run: Path, node: int, ranks: tuple[int, ...]) -> dict[str, int]:

@@ -82,7 +82,8 @@ def _run_plan(
             if not arguments.with_parents or missing.recipe is None:
                 raise
             console.say(f"Parent `{name}` is missing: making it with {missing.recipe} first.")
-            code, parents[name] = _run_plan(make_plan(missing.recipe, arguments.on), arguments, console)
+            made_by = make_plan(missing.recipe, arguments.on, target_sets=arguments.target_set)
+            code, parents[name] = _run_plan(made_by, arguments, console)
             if code:
                 return code, parents[name]
     key = run_key(plan, {name: run.manifest().key for name, run in parents.items()})

@@ -38,10 +38,12 @@ def is_placeholder(word: str) -> bool:
 def check_slipway(words: list[str]) -> None:
     """Parses a command line, and looks for the recipe, chain and target that it names."""
     arguments = build_parser().parse_args(words)
-    for name, find in (("recipe", find_recipe), ("chain", find_chain), ("on", find_target)):
-        value = getattr(arguments, name, None)
-        if value and not is_placeholder(value) and not value.endswith((".yaml", ".yml")):
-            find(value)
+    finders = (("recipe", find_recipe), ("recipes", find_recipe), ("chain", find_chain), ("on", find_target))
+    for name, find in finders:
+        value = getattr(arguments, name, None) or []
+        for word in [value] if isinstance(value, str) else value:
+            if not is_placeholder(word) and not word.endswith((".yaml", ".yml")):
+                find(word)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import psutil
 import pytest
+from backend import kubernetes_backend
 from lab.host_lab import HostLab, missing
 
 from kit.config import dump
@@ -100,8 +101,12 @@ def ssh_backend(folder: Path) -> Iterator[SshBackend]:
         yield SshBackend(lab)
 
 
-BACKENDS: dict[str, Callable[[Path], Iterator[Backend]]] = {"local": local_backend, "ssh": ssh_backend}
-MARKS = {"ssh": [pytest.mark.hosts]}
+BACKENDS: dict[str, Callable[[Path], Iterator[Backend]]] = {
+    "local": local_backend,
+    "ssh": ssh_backend,
+    "kubernetes": kubernetes_backend,
+}
+MARKS = {"ssh": [pytest.mark.hosts], "kubernetes": [pytest.mark.hosts]}
 
 
 def _processes() -> list[psutil.Process]:

@@ -10,6 +10,7 @@ import pytest
 
 # Test modules aren't packages; what several of them share lies here and in tests/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kubernetes"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from backends import BACKENDS, MARKS, Backend, SshBackend, ssh_backend
