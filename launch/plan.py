@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from kit.config import apply_set, load, parse, resolve, to_data
 from kit.errors import UserError
 from kit.layout import Layout
 from kit.target import Target
+from launch.cloud_price import usd_per_host_hour
 from launch.job import HostJob, Place, StopTo, Work, debug_environment, host_job
 from launch.machine import accelerator_count
 from launch.planner.legality import SIZES, check_layout
@@ -171,6 +173,15 @@ def _target(name: str, sets: Sequence[str], processes: int) -> Target:
             ),
         )
     target.hosts_for(processes)
+    return _priced(target)
+
+
+def _priced(target: Target) -> Target:
+    """A rented target with the price of a host, where somebody knows it: `slipway up` refuses where nobody does."""
+    if target.kind != "aws":
+        return target
+    with contextlib.suppress(UserError):
+        return target.model_copy(update={"usd_per_hour": usd_per_host_hour(target)[0]})
     return target
 
 
