@@ -70,7 +70,6 @@ def test_a_cluster_that_could_not_be_made_whole_is_removed(
         ({"instance_type": "p9.huge"}, "aws.instance_type"),
         ({"image_id": "ami-00000000000000000"}, "aws.image_id"),
         ({"image_id": None}, "no image called"),
-        ({"efa": True}, "aws.efa"),
         ({"endpoint_url": "http://127.0.0.1:9"}, "127.0.0.1:9"),
     ],
 )
