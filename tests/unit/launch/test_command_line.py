@@ -95,6 +95,22 @@ def test_status_of_one_run_says_why_it_failed(slipway, past_run) -> None:
     assert f"slipway resume {run.id}" in out
 
 
+def test_all_logs_say_whose_they_are(slipway, past_run) -> None:
+    run = past_run("pretrain", "submitted", "finished")
+    (run.logs / "launcher.log").write_text("from the launcher\n")
+    (run.logs / "rank-00001.log").write_text("one\ntwo\n")
+    assert slipway("logs", "--last", "--all")[1] == "[launcher] from the launcher\n[rank 1] one\n[rank 1] two\n"
+    hosts = "hosts: [a, b]\ndevices_per_host: 1\ndevice: cpu\nssh: {}\n"
+    run.target_path.write_text("kind: ssh\n" + hosts)
+    (run.logs / "launcher-00001.log").write_text("from b\n")
+    assert slipway("logs", "--last", "--all", "--follow")[1].splitlines() == [
+        "[b launcher] from b",
+        "[a launcher] from the launcher",
+        "[b rank 1] one",
+        "[b rank 1] two",
+    ]
+
+
 def test_logs_show_a_rank_or_the_launcher(slipway, past_run) -> None:
     run = past_run("pretrain")
     (run.logs / "launcher.log").write_text("from the launcher\n")
