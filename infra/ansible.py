@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from kit.errors import RunFailure
 
@@ -67,6 +70,9 @@ def run_playbook(
             event_handler=log.take,
             settings={"idle_timeout": 0, "pexpect_use_poll": True},
         )
+    if done.status == "canceled":
+        _end_workers(folder)
+        raise KeyboardInterrupt
     if log.failure is not None:
         raise log.failure
     if done.rc != 0:
@@ -76,6 +82,15 @@ def run_playbook(
             action=f"see that {programs / 'ansible-playbook'} starts; `make setup` installs it",
         )
     return log.results
+
+
+def _end_workers(folder: str) -> None:
+    """After a Ctrl-C: Ansible may leave a worker, which would go on making what nobody wants any more."""
+    for process in psutil.process_iter(["environ", "cmdline"]):
+        words = [*(process.info["cmdline"] or ()), *(process.info["environ"] or {}).values()]
+        if process.pid != os.getpid() and any(folder in word for word in words):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 class _Log:
