@@ -67,6 +67,14 @@ def chosen_run(arguments: argparse.Namespace) -> RunDirectory:
     return find_run(arguments.runs, arguments.run or "last")
 
 
+def with_processes(run: RunDirectory) -> RunDirectory:
+    """For a chain the run of its last stage, which is the one that runs, failed, or finished last."""
+    manifest = run.manifest()
+    if manifest.stage != "chain" or not manifest.stages:
+        return run
+    return RunDirectory.open(Path(manifest.stages[-1].path))
+
+
 def parent_references(arguments: argparse.Namespace) -> dict[str, str]:
     """--parent NAME=RUN as a mapping.
 

@@ -6,7 +6,7 @@ import argparse
 
 from launch.console import Console
 from launch.supervise import attach, result_of
-from launch.verbs.arguments import Answer, add_run_argument, chosen_run
+from launch.verbs.arguments import Answer, add_run_argument, chosen_run, with_processes
 
 HELP = "watch a run that runs already, to its end; Ctrl-C stops it cleanly"
 EXAMPLES = """examples:
@@ -21,6 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     """Watch the run."""
-    run = chosen_run(arguments)
+    run = with_processes(chosen_run(arguments))
     code = attach(run, console, debug=arguments.debug)
     return Answer(code, result_of(run, code))

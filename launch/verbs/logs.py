@@ -12,7 +12,7 @@ from kit.run.directory import RunDirectory
 from kit.target import Target
 from launch.console import Console
 from launch.outcome import log_tail, standing
-from launch.verbs.arguments import Answer, add_run_argument, chosen_run
+from launch.verbs.arguments import Answer, add_run_argument, chosen_run, with_processes
 
 HELP = "show the log of a run's launcher, of one rank, or of all with their hosts in front"
 EXAMPLES = """examples:
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     """Print the end of a log, or of all, and what is added."""
-    run = _with_processes(chosen_run(arguments), arguments.runs)
+    run = with_processes(chosen_run(arguments))
     if arguments.all:
         logs = {_prefix(run, path.stem): path for path in sorted(run.logs.glob("*.log"))}
     else:
@@ -84,14 +84,6 @@ def _prefix(run: RunDirectory, name: str) -> str:
         return f"[pod {node} {what}] "
     host = target.hosts[node].name if node < len(target.hosts) else f"host {node}"
     return f"[{what}] " if target.kind == "local" else f"[{host} {what}] "
-
-
-def _with_processes(run: RunDirectory, root: Path) -> RunDirectory:
-    """For a chain the run of its last stage, which is the one that runs, failed, or finished last."""
-    manifest = run.manifest()
-    if manifest.stage != "chain" or not manifest.stages:
-        return run
-    return RunDirectory.open(Path(manifest.stages[-1].path))
 
 
 def _follow(run: RunDirectory, logs: dict[str, Path], ends: dict[Path, int], every: bool, console: Console) -> None:
