@@ -47,7 +47,7 @@ class Environment(Config):
     Attributes:
         mode: venv: made from the lock on the host by the project's own set-up; python: an interpreter that is there
             already, named by `python`; container: `image`, run by `engine`.
-        python: On the host; for venv the Python 3.11 that makes it.
+        python: On the host; for venv the Python 3.11 that makes it, for container not used.
         torch: Which build of PyTorch a venv gets: cpu, or default (CUDA on Linux).
     """
 

@@ -172,7 +172,7 @@ def _source_files() -> list[Path]:
             wanted = [ROOT / name for name in names if not name.startswith(NOT_NEEDED)]
             return [path for path in wanted if path.is_file()]
     paths = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*"))]
-    paths += sorted((ROOT / "requirements").glob("*.txt"))
+    paths += [*sorted((ROOT / "requirements").glob("*.txt")), ROOT / "pyproject.toml"]
     return [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
 
 

@@ -5,6 +5,7 @@ A host that has everything answers from its stamps and takes the run's own files
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import shlex
 import subprocess
@@ -19,6 +20,7 @@ from infra.ansible import run_playbook
 from kit.errors import RunFailure, UserError
 from kit.files import sha256_bytes
 from kit.target import Host, Target
+from launch.executors.container import LOOK, container_mark, refusal, wrapper
 from launch.executors.pieces import (
     Piece,
     ancestor_pieces,
@@ -43,7 +45,9 @@ SAY = "slipway:"
 QUESTION = """
 absolute() { case $1 in "~") echo "$HOME";; "~/"*) echo "$HOME/${1#??}";; /*) echo "$1";; *) echo "$HOME/$1";; esac; }
 work=$(absolute "$1"); runs=$(absolute "$2"); run=$4; missing=
-case $3 in venv/*) python=$work/$3;; */*) python=$(absolute "$3");; *) python=$(command -v "$3" || echo "$3");; esac
+case $3 in
+  venv/*|containers/*) python=$work/$3;; */*) python=$(absolute "$3");; *) python=$(command -v "$3" || echo "$3");;
+esac
 echo "slipway:work $work"; echo "slipway:runs $runs"; echo "slipway:python $python"
 shift 4; IFS=
 for word; do
@@ -68,7 +72,7 @@ class Wanted:
 
     Attributes:
         environment: The name of the environment's stamp.
-        python: The interpreter; below `venv/` in the workdir where it is made there.
+        python: The interpreter; below `venv/` or `containers/` in the workdir where it is made there.
         source: The code's folder below the workdir.
         absolute: Paths that must be there already.
     """
@@ -126,17 +130,15 @@ def prepare_hosts(job: JobDescription, hosts: Sequence[Host], say: Callable[[str
 
 def _wanted(job: JobDescription) -> Wanted:
     settings = job.target.environment
-    if settings.mode == "container":
-        raise UserError(
-            "environment.mode is container, and the target's kind is ssh",
-            expected="mode venv or python: hosts that are reached by ssh run the ranks without a container so far",
-            action="choose one of them, or run the image on Kubernetes",
-        )
-    source, folder = source_piece()
     inputs, absolute = input_piece(job)
-    lock = sha256_bytes((ROOT / "requirements" / "lock.txt").read_bytes())
-    mark = hashlib.sha256(f"{settings.mode} {settings.python} {settings.torch} {lock}".encode()).hexdigest()[:12]
-    python = f"venv/{mark}/bin/python" if settings.mode == "venv" else settings.python
+    if settings.mode == "container":
+        mark = container_mark(job.target, absolute)
+        python = f"containers/{mark}/python"
+    else:
+        lock = sha256_bytes((ROOT / "requirements" / "lock.txt").read_bytes())
+        mark = hashlib.sha256(f"{settings.mode} {settings.python} {settings.torch} {lock}".encode()).hexdigest()[:12]
+        python = f"venv/{mark}/bin/python" if settings.mode == "venv" else settings.python
+    source, folder = source_piece()
     checkpoint = checkpoint_piece(job)
     pieces = (source, *parent_pieces(job), *ancestor_pieces(job))
     pieces += tuple(piece for piece in (inputs, checkpoint) if piece is not None)
@@ -210,6 +212,8 @@ def _answer(host: Host, text: str) -> Answer:
 def _bring(job: JobDescription, answers: Sequence[Answer], wanted: Wanted, say: Callable[[str], None]) -> None:
     """Run the playbook on hosts that lack something: each gets what any of them lacks."""
     lacking = {name for answer in answers for name in answer.missing}
+    if job.target.environment.mode == "container":
+        _look_for_image(job.target, [answer.host for answer in answers if _needs_environment(answer, wanted)], say)
     with tempfile.TemporaryDirectory(prefix="slipway-pieces-") as folder:
         archives: dict[bool, Path] = {}
         for with_runs in (False, True):
@@ -223,13 +227,38 @@ def _bring(job: JobDescription, answers: Sequence[Answer], wanted: Wanted, say: 
         hosts = {answer.host.name: _variables(job, answer, wanted, lacking, archives) for answer in answers}
         settings = job.target.environment
         common: dict[str, Any] = {"mode": settings.mode, "torch": settings.torch, "made_by": settings.python}
-        slow = SLOW if settings.mode == "venv" else SLOW[:1]
+        makes = settings.mode == "venv" and any(_needs_environment(answer, wanted) for answer in answers)
+        slow = SLOW if makes else SLOW[:1]
 
         def tell(task: str) -> None:
             if task.startswith(slow):
                 say(f"  {task}")
 
         run_playbook("prepare", {"all": {"hosts": hosts}}, common, tell)
+
+
+def _needs_environment(answer: Answer, wanted: Wanted) -> bool:
+    return wanted.environment in answer.missing or "python" in answer.missing
+
+
+def _look_for_image(target: Target, hosts: Sequence[Host], say: Callable[[str], None]) -> None:
+    """See that hosts have the engine and the image, which is pulled where it is not there.
+
+    Raises:
+        UserError: A host has no engine.
+        RunFailure: Its engine doesn't answer, or can't pull the image, or the image lacks packages.
+    """
+    if not hosts:
+        return
+    settings = target.environment
+    say(f"  Look for {settings.engine} and {settings.image}, and pull it where it is not there")
+    words = [settings.engine, settings.image]
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        answers = list(pool.map(lambda host: _on_host(target, host, LOOK, words, b""), hosts))
+    for host, printed in zip(hosts, answers, strict=True):
+        error = refusal(target, host, printed)
+        if error is not None:
+            raise error
 
 
 def _takes_runs(job: JobDescription, answer: Answer) -> bool:
@@ -258,16 +287,15 @@ def _variables(
     taken = {kind: path for kind, path in archives.items() if not kind or _takes_runs(job, answer)}
     roots = {False: answer.work, True: answer.runs}
     pieces = [p for p in wanted.pieces if p.name in lacking and p.with_runs in taken]
-    needs_environment = wanted.environment in answer.missing or "python" in answer.missing
+    needs_environment = _needs_environment(answer, wanted)
     making = ENVIRONMENT_GIB[target.environment.torch] if needs_environment and target.environment.mode == "venv" else 0
     size = sum(path.stat().st_size for path in taken.values())
+    own = {"python": answer.python, "venv": target.environment.python, "container": "python3"}
     variables: dict[str, Any] = {
         "ansible_host": answer.host.reach,
         "ansible_ssh_common_args": shlex.join(ssh_options(target, answer.host)),
         "ansible_remote_tmp": f"{answer.work}/.ansible",
-        "ansible_python_interpreter": answer.python
-        if target.environment.mode == "python"
-        else target.environment.python,
+        "ansible_python_interpreter": own[target.environment.mode],
         "workdir": answer.work,
         "runs": answer.runs,
         "source": f"{answer.work}/{wanted.source}",
@@ -277,6 +305,11 @@ def _variables(
         "pieces": [{"name": piece.name, "root": roots[piece.with_runs]} for piece in pieces],
         "need_mib": (2 * size >> 20) + 100 + making * 1024,
     }
+    if target.environment.mode == "container" and needs_environment:
+        mark = Path(answer.python).parent.name
+        script = wrapper(target, mark, answer.work, answer.runs, wanted.absolute)
+        # Encoded, for Ansible would fill in what stands in double braces.
+        variables["wrapper"] = base64.b64encode(script.encode()).decode()
     user = target.ssh.user if target.ssh else None
     return {**variables, "ansible_user": user} if user else variables
 

@@ -13,6 +13,7 @@ from typing import Any
 from kit.errors import SlipwayError
 from launch.host import minder
 from launch.host.files import digests
+from launch.host.keeper import keep
 from launch.host.pod import run_pod
 from launch.host.stream import sources, stream
 from launch.job import host_job_from, work_from
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     pod = verbs.add_parser("pod")
     pod.add_argument("job", type=Path)
     pod.add_argument("run", type=Path)
+    verbs.add_parser("keep").add_argument("folder", type=Path)
     check = verbs.add_parser("check")
     check.add_argument("request", nargs="?", default="{}", help="JSON")
     return parser
@@ -98,6 +100,10 @@ def _pod(arguments: argparse.Namespace) -> int:
     return run_pod(arguments.job, arguments.run)
 
 
+def _keep(arguments: argparse.Namespace) -> int:
+    return keep(arguments.folder)
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from launch.host.facts import check
 
@@ -115,6 +121,7 @@ VERBS = {
     "digests": _digests,
     "port": _port,
     "pod": _pod,
+    "keep": _keep,
     "check": _check,
 }
 
