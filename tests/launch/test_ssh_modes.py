@@ -60,7 +60,7 @@ def give_packages(host: HostLab) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(
     "SLIPWAY_TEST_VENV" not in os.environ,
-    reason="makes a whole environment: 7 to 15 minutes; SLIPWAY_TEST_VENV=1 runs it",
+    reason="takes 7 to 15 minutes: SLIPWAY_TEST_VENV=1 runs it",
 )
 def test_an_environment_is_made_on_a_host_and_trains(host: HostLab, command: Command) -> None:
     made_by = f"{sys.base_prefix}/bin/python3.11"
@@ -169,9 +169,9 @@ def target_of(tmp_path: Path, **environment: str) -> Target:
 )
 def test_a_container_sees_gpus_folders_and_inputs_and_nothing_else(tmp_path: Path, engine: str, gpus: str) -> None:
     target = target_of(tmp_path, engine=engine, image="slipway:cuda")
-    text = wrapper(target, "abc", "/home/a b/slipway", "/shared", ["/data/crawl/*.warc.gz", "/data/words.txt"])
+    text = wrapper(target, "abc", "/srv/a b/slipway", "/shared", ["/data/crawl/*.warc.gz", "/data/words.txt"])
     assert gpus in text
-    mounts = ["'/home/a b/slipway:/home/a b/slipway'", "/shared:/shared"]
+    mounts = ["'/srv/a b/slipway:/srv/a b/slipway'", "/shared:/shared"]
     mounts += ["/data/crawl:/data/crawl:ro", "/data/words.txt:/data/words.txt:ro"]
     assert " ".join(f"-v {mount}" for mount in mounts) + " -w" in text
     assert subprocess.run(["sh", "-n"], input=text, text=True, check=False).returncode == 0
