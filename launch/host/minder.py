@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from kit.files import atomic_write
 from kit.run.process import record_process
 from launch.host import processes
 from launch.host.group import HostProcesses, live_ranks, refuse_live
-from launch.host.processes import EXIT, JOB, of_node, processes_dir
+from launch.host.processes import EXIT, JOB, LAUNCHER, of_node, processes_dir
 from launch.host.stream import StillRunning
 from launch.job import HostJob, host_job_from
 
@@ -36,13 +35,15 @@ def start(job: HostJob) -> dict[str, Any]:
     refuse_live(job.run)
     folder = processes_dir(job.run)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (EXIT, MINDER):
+    # An earlier attempt's records would look like this one's start: a kill would then come before there is anything.
+    for name in (EXIT, MINDER, LAUNCHER):
         (folder / of_node(name, job.node)).unlink(missing_ok=True)
     atomic_write(folder / of_node(JOB, job.node), json.dumps(job.as_data()) + "\n")
     words = [sys.executable, "-m", "launch.host", "mind", str(job.run), "--node", str(job.node)]
     minder = subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
+    record_process(folder / of_node(MINDER, job.node), minder.pid)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         ended = _read(folder / of_node(EXIT, job.node))
@@ -63,7 +64,6 @@ def mind(run: Path, node: int) -> int:
     """Start the job that `start` wrote down, wait, and write its exit code. Runs in a session of its own."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     job = stored_job(run, node)
-    record_process(processes_dir(run) / of_node(MINDER, node), os.getpid())
     group = HostProcesses()
     try:
         group.submit(job)
@@ -122,18 +122,19 @@ def end(run: Path, node: int, force: bool) -> dict[str, Any]:
         return {"clean": True, "live": False}
     job, group = stored_job(run, node), HostProcesses()
     clean = True
-    if force:
-        group.kill(job)
-    else:
-        clean = group.stop(job)
-    minder = _minder(run, node)
-    if minder is not None:
-        deadline = time.monotonic() + 2 * START_SECONDS
-        while _minder(run, node) is not None:
-            if time.monotonic() > deadline:
-                processes.send(minder, signal.SIGKILL)
-            time.sleep(0.05)
-    return {"clean": clean, "live": processes.is_live(run)}
+    deadline = time.monotonic() + job.stop_grace_seconds + 2 * START_SECONDS
+    while True:
+        # Looked at again and again: a minder that is just starting has nothing yet that could be ended.
+        if processes.is_live(run) and force:
+            group.kill(job)
+        elif processes.is_live(run):
+            clean = group.stop(job) and clean
+        minder = _minder(run, node)
+        if minder is None:
+            return {"clean": clean, "live": processes.is_live(run)}
+        if time.monotonic() > deadline:
+            processes.send(minder, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def _minder(run: Path, node: int) -> psutil.Process | None:

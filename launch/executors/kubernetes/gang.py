@@ -92,7 +92,7 @@ def _let_go(body: dict[str, Any]) -> None:
 
 
 def _await_all(cluster: Cluster, job: JobDescription, name: str, attempt: int) -> None:
-    """Wait until every pod's container runs, or one has ended already, which is for the watcher to tell."""
+    """Wait until every pod's container has begun, or one has failed already, which is for the watcher to tell."""
     deadline = time.monotonic() + cluster.settings.start_seconds
     pulling: dict[str, float] = {}
     looked = spoke = time.monotonic()
@@ -100,7 +100,8 @@ def _await_all(cluster: Cluster, job: JobDescription, name: str, attempt: int) -
         while True:
             now = time.monotonic()
             pods = [pod for pod, gone in watch.pods().values() if not gone]
-            if any(pod.ended for pod in pods) or sum(pod.started for pod in pods) == job.work.hosts:
+            failed = any(pod.ended and pod.phase != "Succeeded" and pod.exit_code != 0 for pod in pods)
+            if failed or sum(pod.started for pod in pods) == job.work.hosts:
                 return
             for pod in pods:
                 since = pulling.setdefault(pod.uid, now) if pod.pull_fails else now
