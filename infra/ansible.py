@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ def run_playbook(
     path = Path(playbook) if playbook.endswith((".yml", ".yaml")) else PLAYBOOKS / f"{playbook}.yml"
     programs = environment_bin or Path(sys.executable).parent
     log = _Log(say)
-    with tempfile.TemporaryDirectory(prefix="slipway-ansible-") as folder:
+    with tempfile.TemporaryDirectory(prefix="slipway-ansible-") as folder, _own_signals():
         done = ansible_runner.run(
             private_data_dir=folder,
             playbook=str(path.resolve()),
@@ -82,6 +84,19 @@ def run_playbook(
             action=f"see that {programs / 'ansible-playbook'} starts; `make setup` installs it",
         )
     return log.results
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ansible-runner takes Ctrl-C and SIGTERM for itself and never gives them back: afterwards nobody could stop us."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in zip(numbers, handlers, strict=True):
+                signal.signal(number, handler)
 
 
 def _end_workers(folder: str) -> None:
