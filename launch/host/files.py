@@ -1,14 +1,19 @@
-"""Which files a run directory holds on a host, by checksum, so that only what differs has to travel."""
+"""Which files a folder holds on a host, by checksum, so that only what differs has to travel. Standard library only."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from kit.files import sha256_file
 
-
-def digests(run: Path, folders: Iterable[str]) -> dict[str, str]:
-    """Path relative to the run directory -> SHA-256, of every file under some of its folders."""
-    paths = [path for name in folders for path in sorted((run / name).rglob("*")) if path.is_file()]
-    return {str(path.relative_to(run)): sha256_file(path) for path in paths}
+def digests(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """File -> sha256 of every file at or below the paths; relative to the root, in order."""
+    found = {}
+    for path in paths:
+        start = root / path
+        files = [start] if start.is_file() else sorted(item for item in start.rglob("*") if item.is_file())
+        for file in files:
+            with file.open("rb") as stream:
+                found[file.relative_to(root).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found

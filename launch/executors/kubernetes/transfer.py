@@ -22,8 +22,8 @@ from launch.executors.kubernetes.inputs import brought_inputs
 from launch.executors.kubernetes.names import RUNS
 from launch.executors.kubernetes.pods import view
 from launch.executors.kubernetes.render import WORK, metadata, pod_spec, runs_volume, settings_of
-from launch.executors.kubernetes.volume import digests
 from launch.executors.protocol import Say
+from launch.host.files import digests
 from launch.job import JobDescription
 
 PARENT_PARTS = ("manifest.json", "config.yaml", "target.yaml", "events.jsonl", "artifacts")

@@ -9,7 +9,6 @@ Nothing but the standard library: it runs in whatever image the job runs in.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -20,17 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-
-def digests(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """File -> sha256 of every file at or below the paths; relative to the root, in order."""
-    found = {}
-    for path in paths:
-        start = root / path
-        files = [start] if start.is_file() else sorted(item for item in start.rglob("*") if item.is_file())
-        for file in files:
-            with file.open("rb") as stream:
-                found[file.relative_to(root).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return found
+from launch.host.files import digests
 
 
 def put(root: Path, stream: BinaryIO) -> dict[str, str]:
