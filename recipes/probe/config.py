@@ -26,6 +26,7 @@ class ProbeConfig(Config):
     bandwidth_repeats: int = Field(default=5, ge=1)
     latency_bytes: int = Field(default=8, ge=4, le=4096)
     latency_repeats: int = Field(default=100, ge=1)
+    passes: int = Field(default=3, ge=1, description="measurements of a pair, with a pause between; the best counts")
     timeout_minutes: float = Field(default=3.0, gt=0, description="how long the ranks wait for one another")
 
     @model_validator(mode="after")

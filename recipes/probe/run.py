@@ -84,6 +84,7 @@ def _measure(processes: Processes, config: ProbeConfig, ranks: list[int]) -> Mea
             bandwidth_repeats=config.bandwidth_repeats,
             latency_bytes=config.latency_bytes,
             latency_repeats=config.latency_repeats,
+            passes=config.passes,
         )
     finally:
         if not everyone:
