@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from data_prep.blocks.config import (
+    Bytes,
+    DecontaminateConfig,
+    DedupConfig,
+    ExtractConfig,
+    FiltersConfig,
+    LanguagesConfig,
+    MixConfig,
+    Paths,
+    PiiConfig,
+    ReadConfig,
+    UrlFilterConfig,
+)
 from kit.config import Config
-from kit.units import parse_bytes
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-def _as_bytes(value: Any) -> Any:
-    return parse_bytes(value) if isinstance(value, str) else value
-
-
-Bytes = Annotated[int, BeforeValidator(_as_bytes), Field(gt=0)]
 
 
 class InputConfig(Config):
-    """Crawl files: WARC, WET or JSONL, plain or compressed with gzip or xz.
+    """Crawl files: WARC, WET, ARC or JSONL, plain or compressed with gzip or xz.
 
     Attributes:
         paths: files, folders, globs or URLs (any scheme that fsspec knows). A relative path that does not exist in
@@ -28,106 +31,8 @@ class InputConfig(Config):
         limit: at most this many records of every file; None reads all.
     """
 
-    paths: list[str] = Field(min_length=1)
+    paths: Paths = Field(min_length=1)
     limit: int | None = Field(default=None, gt=0)
-
-
-class ExtractConfig(Config):
-    """HTML to text. trafilatura: Barbaresi (2021), ACL demo; resiliparse: Bevendorff et al. (2018), ECIR."""
-
-    method: Literal["trafilatura", "resiliparse"] = "trafilatura"
-    timeout_seconds: float = Field(default=10.0, gt=0)
-
-
-class LanguagesConfig(Config):
-    """Languages to keep (ISO 639-1) and the least probability of the identifier."""
-
-    keep: list[str] = Field(default=["en", "fr", "de", "es"], min_length=1)
-    threshold: Fraction = 0.65
-
-
-class GopherRepetitionConfig(Config):
-    """Repetition thresholds, Rae et al. (2021), table A1."""
-
-    duplicate_line_fraction: Fraction = 0.3
-    duplicate_paragraph_fraction: Fraction = 0.3
-    duplicate_line_character_fraction: Fraction = 0.2
-    duplicate_paragraph_character_fraction: Fraction = 0.2
-    top_ngrams: dict[int, Fraction] = {2: 0.2, 3: 0.18, 4: 0.16}
-    duplicate_ngrams: dict[int, Fraction] = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
-
-
-class GopherQualityConfig(Config):
-    """Quality thresholds, Rae et al. (2021), appendix A1.1. Stop words are per language (stop_words.yaml)."""
-
-    min_words: int = Field(default=50, ge=0)
-    max_words: int = Field(default=100_000, gt=0)
-    min_mean_word_length: float = 3
-    max_mean_word_length: float = 10
-    max_symbol_word_ratio: float = 0.1
-    max_bullet_line_fraction: Fraction = 0.9
-    max_ellipsis_line_fraction: Fraction = 0.3
-    min_alphabetic_word_fraction: Fraction = 0.8
-    min_stop_words: int = Field(default=2, ge=0)
-
-
-class C4Config(Config):
-    """Line and page rules, Raffel et al. (2020), section 2.2.
-
-    Lines without terminal punctuation stay by default, as in FineWeb (Penedo et al. 2024, section 3.4).
-    """
-
-    drop_lines_without_punctuation: bool = False
-    drop_pages_with_curly_brackets: bool = True
-    drop_lines_with_javascript: bool = True
-    min_sentences: int = Field(default=5, ge=0)
-    min_words_per_line: int = Field(default=3, ge=0)
-    max_word_length: int = Field(default=1000, gt=0)
-
-
-class FineWebConfig(Config):
-    """Line statistics, Penedo et al. (2024), section 3.6."""
-
-    min_punctuated_line_fraction: Fraction = 0.12
-    max_short_line_fraction: Fraction = 0.67
-    short_line_characters: int = Field(default=30, gt=0)
-    max_duplicate_character_fraction: Fraction = 0.01
-    max_newline_word_ratio: float = 0.3
-
-
-class FiltersConfig(Config):
-    """Quality filters in the order in which they run; null switches one off."""
-
-    gopher_repetition: GopherRepetitionConfig | None = GopherRepetitionConfig()
-    gopher_quality: GopherQualityConfig | None = GopherQualityConfig()
-    c4: C4Config | None = C4Config()
-    fineweb: FineWebConfig | None = FineWebConfig()
-
-
-class PiiConfig(Config):
-    """Which personal data is masked in the text."""
-
-    emails: bool = True
-    ip_addresses: bool = True
-
-
-class MinHashConfig(Config):
-    """Near duplicates by MinHash with banding, Broder (1997); Leskovec et al., chapter 3.
-
-    Pages of similarity s are found with probability 1 - (1 - s ** hashes_per_bucket) ** buckets.
-    """
-
-    ngram: int = Field(default=5, gt=0)
-    buckets: int = Field(default=14, gt=0)
-    hashes_per_bucket: int = Field(default=8, gt=0)
-    seed: int = 1
-
-
-class DedupConfig(Config):
-    """Exact (hash of the text) and near (MinHash) deduplication over the whole input; the first page stays."""
-
-    exact: bool = True
-    minhash: MinHashConfig | None = MinHashConfig()
 
 
 class TokenizerConfig(Config):
@@ -135,18 +40,42 @@ class TokenizerConfig(Config):
 
     Attributes:
         sample_bytes: how much text the training reads, spread evenly over the documents ("32 MiB" or a number).
+        allow_smaller: where the text is too small for `vocab_size`, take the largest vocabulary that it gives and say
+            so; else that is an error.
+        compare_with: a GPT-2 vocabulary (tokenizer.json, or the folder of vocab.json and merges.txt) that the report
+            sets the fertility against.
     """
 
     kind: Literal["bpe", "unigram"] = "bpe"
-    vocab_size: int = Field(default=8192, ge=300, le=1_000_000)
+    vocab_size: int = Field(default=32_000, ge=300, le=1_000_000)
     sample_bytes: Bytes = 32 * 2**20
     character_coverage: float = Field(default=0.9995, gt=0.9, le=1.0)
+    allow_smaller: bool = False
+    compare_with: str | None = None
 
 
 class SplitConfig(Config):
     """Held-out documents are chosen by the hash of their text, so a document never changes sides."""
 
     validation_fraction: float = Field(default=0.05, gt=0.0, lt=1.0)
+
+
+class ExecuteConfig(Config):
+    """Which of datatrove's executors runs the tasks of every step.
+
+    Attributes:
+        kind: local: processes of this machine (or, under a target of several hosts, of each of them, over a run
+            directory that all can reach). ray, slurm: datatrove's own executors.
+        slurm_partition, slurm_time, slurm_memory_gib, slurm_cpus: of a Slurm task.
+        ray_address: of a running Ray cluster; null starts one on this machine.
+    """
+
+    kind: Literal["local", "ray", "slurm"] = "local"
+    slurm_partition: str = "main"
+    slurm_time: str = "24:00:00"
+    slurm_memory_gib: int = Field(default=4, gt=0)
+    slurm_cpus: int = Field(default=1, gt=0)
+    ray_address: str | None = None
 
 
 class DataPrepConfig(Config):
@@ -164,11 +93,16 @@ class DataPrepConfig(Config):
     input: InputConfig
     tasks: int = Field(default=8, gt=0)
     workers: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
+    execute: ExecuteConfig = ExecuteConfig()
+    read: ReadConfig = ReadConfig()
+    url_filter: UrlFilterConfig | None = None
     extract: ExtractConfig = ExtractConfig()
     languages: LanguagesConfig = LanguagesConfig()
     filters: FiltersConfig = FiltersConfig()
     pii: PiiConfig = PiiConfig()
     dedup: DedupConfig = DedupConfig()
+    decontaminate: DecontaminateConfig | None = None
+    mix: MixConfig | None = None
     tokenizer: TokenizerConfig = TokenizerConfig()
     split: SplitConfig = SplitConfig()
     keep_intermediate: bool = False

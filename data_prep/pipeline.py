@@ -13,13 +13,14 @@ from sentencepiece import SentencePieceProcessor
 from data_prep import huggingface
 from data_prep.blocks import dedup
 from data_prep.blocks import filter as filters
+from data_prep.blocks.config import FiltersConfig
 from data_prep.blocks.extract import ExtractText
 from data_prep.blocks.language import LanguageFilter
 from data_prep.blocks.pii import mask_pii
 from data_prep.blocks.read import DecodeRecords, RecordReader
 from data_prep.blocks.store import LoadDocuments, StoreDocuments, read_all_stored
 from data_prep.card import TOKENIZER_FILE, build_card, check_survivors
-from data_prep.config import DataPrepConfig, FiltersConfig
+from data_prep.config import DataPrepConfig
 from data_prep.executor import LocalExecutor
 from data_prep.inputs import CrawlFile, find_inputs
 from data_prep.ledger import Metered, read_ledger

@@ -33,12 +33,16 @@ def find_chain(name: str) -> Path:
 
 def recipe_names() -> dict[str, Path]:
     """Every recipe that comes with the kit: short name -> file."""
-    files = [*sorted((ROOT / "data_prep").glob("*.yaml")), *sorted((ROOT / "recipes").glob("*/*.yaml"))]
+    files = [*sorted((ROOT / "data_prep" / "recipes").glob("*.yaml")), *sorted((ROOT / "recipes").glob("*/*.yaml"))]
     # Other YAML files in these folders are tables that the code reads.
     recipes = [
         path for path in files if re.search(r"^(stage|extends):", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
-    return {f"{path.parent.name}/{path.stem}": path for path in recipes}
+    return {f"{_stage_folder(path)}/{path.stem}": path for path in recipes}
+
+
+def _stage_folder(path: Path) -> str:
+    return path.parent.parent.name if path.parent.name == "recipes" else path.parent.name
 
 
 def recipe_that_makes(stage: str, like: str) -> str | None:

@@ -24,8 +24,8 @@ from datatrove.pipeline.dedup.minhash import (
 )
 from datatrove.utils.hashing import HashConfig
 
+from data_prep.blocks.config import MinHashConfig
 from data_prep.blocks.words import PlainWords
-from data_prep.config import MinHashConfig
 from data_prep.ledger import ReasonKeeper
 
 # datatrove's default, xxhash, passes text where xxhash 4 takes bytes only; its SHA-1 encodes first.

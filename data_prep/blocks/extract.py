@@ -15,7 +15,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.extractors.base import ExtractorSandbox
 
-from data_prep.config import ExtractConfig
+from data_prep.blocks.config import ExtractConfig
 from data_prep.ledger import REASON
 from data_prep.processes import die_with_parent
 
@@ -41,7 +41,7 @@ class ExtractText(PipelineStep):
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield documents with text; the reason of the others is left in their metadata."""
-        extract = _EXTRACTORS[self.config.method]
+        extract = _EXTRACTORS[self.config.extractor]
         guarded = _Guarded(extract, os.getpid())
         extract(_WARMUP)  # loads the library here, so that every child starts with it
         with ExtractorSandbox(timeout=self.config.timeout_seconds, warmup_text=_WARMUP) as sandbox:
@@ -108,6 +108,7 @@ def with_resiliparse(html: str) -> str | None:
 
 
 _EXTRACTORS: dict[str, Callable[[str], str | None]] = {
+    "fast": with_resiliparse,
     "trafilatura": with_trafilatura,
     "resiliparse": with_resiliparse,
 }

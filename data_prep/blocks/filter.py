@@ -21,8 +21,8 @@ from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
 from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
 from datatrove.utils.text import split_into_sentences
 
+from data_prep.blocks.config import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
 from data_prep.blocks.words import word_splitter
-from data_prep.config import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
 from data_prep.ledger import ReasonKeeper
 from kit.config import read_yaml
 from kit.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.config import LanguagesConfig
+from data_prep.blocks.config import LanguagesConfig
 from data_prep.ledger import ReasonKeeper
 
 _models: list[Any] = []  # one a process; loading takes a moment and the model does not pickle

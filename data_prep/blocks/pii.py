@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datatrove.pipeline.formatters.pii import PIIFormatter
 
-from data_prep.config import PiiConfig
+from data_prep.blocks.config import PiiConfig
 
 # One mask of each kind: datatrove's own rotate through a list, so that the text of a document would depend on the
 # documents before it, and with that on how the input is cut into tasks.

@@ -8,8 +8,8 @@ import pytest
 from datatrove.data import Document
 
 from data_prep.blocks import extract
+from data_prep.blocks.config import ExtractConfig
 from data_prep.blocks.extract import ExtractText, tidy
-from data_prep.config import ExtractConfig
 from data_prep.ledger import REASON
 
 PARAGRAPH = "<p>The quick brown fox jumps over the lazy dog, and then it does so once more for good measure.</p>"
@@ -20,9 +20,9 @@ def page(html: str) -> Document:
     return Document(text=html, id="x", metadata={"kind": "response"})
 
 
-@pytest.mark.parametrize("method", ["trafilatura", "resiliparse"])
-def test_extracts_the_main_text(method: str) -> None:
-    documents = list(ExtractText(ExtractConfig(method=method)).run(iter([page(PAGE), page("<html></html>")])))
+@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse"])
+def test_extracts_the_main_text(extractor: str) -> None:
+    documents = list(ExtractText(ExtractConfig(extractor=method)).run(iter([page(PAGE), page("<html></html>")])))
     assert len(documents) == 1
     assert "quick brown fox" in documents[0].text
     assert "<p>" not in documents[0].text

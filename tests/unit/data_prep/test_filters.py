@@ -10,10 +10,7 @@ from datatrove.pipeline.filters.c4_filters import C4QualityFilter
 from datatrove.utils.word_tokenizers import load_word_tokenizer
 
 from data_prep.blocks import filter as filters
-from data_prep.blocks.language import LanguageFilter, identify
-from data_prep.blocks.pii import EMAIL_MASK, IP_MASK, mask_pii
-from data_prep.blocks.words import PlainWords, word_splitter
-from data_prep.config import (
+from data_prep.blocks.config import (
     C4Config,
     FineWebConfig,
     GopherQualityConfig,
@@ -21,6 +18,9 @@ from data_prep.config import (
     LanguagesConfig,
     PiiConfig,
 )
+from data_prep.blocks.language import LanguageFilter, identify
+from data_prep.blocks.pii import EMAIL_MASK, IP_MASK, mask_pii
+from data_prep.blocks.words import PlainWords, word_splitter
 from kit.errors import UserError
 
 # The first article of the Universal Declaration of Human Rights and its neighbours, in four languages.

@@ -194,7 +194,7 @@ def test_a_full_disk_is_a_failure_in_words(
 
 def test_the_real_crawl_folder_end_to_end(make_run: MakeRun, crawl_folder: Path) -> None:
     config, run = make_run(
-        [str(crawl_folder)], workers=2, tokenizer={"vocab_size": 1000}, extract={"method": "resiliparse"}
+        [str(crawl_folder)], workers=2, tokenizer={"vocab_size": 1000}, extract={"extractor": "resiliparse"}
     )
     pipeline.run(config, run)
     card = check_shards(run.artifacts)

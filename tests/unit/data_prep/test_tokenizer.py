@@ -82,7 +82,7 @@ def test_a_wrong_conversion_is_refused(trained: tuple[str, bytes], texts: list[s
 
 
 def test_too_little_text_is_said_in_words() -> None:
-    with pytest.raises(UserError, match="vocab_size: 8192"):
+    with pytest.raises(UserError, match="vocab_size: 32000"):
         train(TokenizerConfig(), iter(["a little text"]))
 
 
