@@ -11,7 +11,7 @@ CLUSTER ?= minikube
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-cloud demo launch up down scale doctor images minikube report test test-all test-fast test-tools check format bench-launch bench-pretrain clean clean-runs kit data_prep recipes launch reports infra docs tests benchmarks
+.PHONY: help setup setup-cloud demo launch up down scale doctor images minikube report test test-all test-fast test-tools check format bench-launch bench-data bench-pretrain clean clean-runs kit data_prep recipes launch reports infra docs tests benchmarks
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*?## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-zA-Z_-]*:.*?## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,9 +76,12 @@ format: setup ## write the format and mend what the linter can mend
 bench-launch: setup ## seconds to the first step on two hosts: slipway against bare torchrun (ON=target, or hosts emulated here)
 	@$(RUN) -m benchmarks.launch $(if $(filter laptop,$(ON)),,--on $(ON)) $(ARGS)
 
+bench-data: setup ## crawl pages to clean text: pages a CPU second and quality against stock datatrove (ARGS='--warc FILES', --quick)
+	@$(RUN) -m infra.peer_environment && $(RUN) -m benchmarks.data $(ARGS)
+
 bench-pretrain: setup ## tokens/s of the Megatron engine against a plain PyTorch loop, alternating
 	@$(RUN) -m benchmarks.pretrain
 
 ##@ Clean up
-clean: ## remove .venv, .venv-cloud and caches; runs stay
-	@rm -rf .venv .venv-cloud .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+clean: ## remove .venv, .venv-cloud, .venv-peers and caches; runs stay
+	@rm -rf .venv .venv-cloud .venv-peers .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

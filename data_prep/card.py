@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 from pathlib import Path
 
+from sentencepiece import SentencePieceProcessor
+
+from data_prep.blocks.minhash import CLUSTERS_FILE
 from data_prep.blocks.read import CORRUPT_REASONS
-from data_prep.blocks.store import read_all_stored
+from data_prep.clock import read_clock
 from data_prep.config import DataPrepConfig
 from data_prep.inputs import CrawlFile, fingerprints
-from data_prep.train_tokenizer import END_ID, PAD_ID, RESERVED
+from data_prep.ledger import read_ledger
+from data_prep.make_tokenizer import TOKENIZER_FILE
+from data_prep.samples import SAMPLES_FILE, write_samples
+from data_prep.statistics import Statistics
+from data_prep.steps import Places
+from data_prep.train_tokenizer import END_ID, PAD_ID, RESERVED, UNKNOWN_ID
 from kit.config import digest
 from kit.errors import UserError
-from kit.files import sha256_file
-from kit.tokens.card import BlockCard, DatasetCard, InputCard, LanguageCard, SplitCard, TokenizerCard
-
-TOKENIZER_FILE = "tokenizer/tokenizer.model"
+from kit.files import atomic_write, sha256_file
+from kit.run.directory import RunDirectory
+from kit.tokens.card import BlockCard, DatasetCard, InputCard, SplitCard, TokenizerCard
 
 
 def build_card(
     config: DataPrepConfig,
-    run_id: str,
-    artifacts: Path,
-    documents: Path,
-    blocks: list[BlockCard],
+    run: RunDirectory,
+    places: Places,
     files: list[CrawlFile],
     splits: dict[str, SplitCard],
+    found: Statistics,
 ) -> DatasetCard:
-    """Put the card together.
+    """Put the card together, and write what is shown beside it: samples and clusters.
 
     Args:
         config: the recipe.
-        run_id: the run that makes the dataset.
-        artifacts: its artifacts, with the tokenizer in place.
-        documents: folder of the kept texts.
-        blocks: the funnel, in order.
+        run: the run that makes the dataset, with the tokenizer in place.
+        places: where its work lies.
         files: the inputs.
         splits: the finished shards.
+        found: of the documents.
     """
+    write_samples(run.artifacts / SAMPLES_FILE, found.kept, found.dropped)
+    blocks = read_ledger(places.ledger)
     return DatasetCard(
         name=config.name,
-        created_by=run_id,
+        created_by=run.id,
         splits=splits,
-        tokenizer=_tokenizer_card(config, artifacts),
+        tokenizer=_tokenizer_card(config, run.artifacts),
         blocks=blocks,
-        languages=_languages(documents),
+        languages=found.languages,
+        languages_in=found.languages_in,
+        lengths_kept=found.lengths_kept,
+        lengths_dropped=found.lengths_dropped,
+        sources=found.sources,
+        duplicate_clusters=_clusters(run, places),
+        step_cpu_seconds=read_clock(places.clock),
         inputs=[InputCard(path=path, bytes=size, sha256=sha) for path, (size, sha) in fingerprints(files).items()],
         records_corrupt=corrupt_records(blocks[0]),
         config_digest=digest(config),
@@ -85,23 +98,27 @@ def check_survivors(blocks: list[BlockCard]) -> None:
     )
 
 
+def _clusters(run: RunDirectory, places: Places) -> dict[int, int]:
+    """Sizes of the clusters of near duplicates; the whole summary goes to the artifacts."""
+    path = places.near / CLUSTERS_FILE
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    atomic_write(run.artifacts / CLUSTERS_FILE, text)
+    return {int(size): count for size, count in json.loads(text)["sizes"].items()}
+
+
 def _tokenizer_card(config: DataPrepConfig, artifacts: Path) -> TokenizerCard:
+    processor = SentencePieceProcessor(model_file=str(artifacts / TOKENIZER_FILE))
+    byte_ids = [index for index in range(processor.get_piece_size()) if processor.is_byte(index)]
     return TokenizerCard(
         kind=config.tokenizer.kind,
-        vocab_size=config.tokenizer.vocab_size,
+        vocab_size=processor.get_piece_size(),
         fingerprint=sha256_file(artifacts / TOKENIZER_FILE),
         file=TOKENIZER_FILE,
         eod_id=END_ID,
         pad_id=PAD_ID,
         reserved=list(RESERVED),
+        unknown_id=UNKNOWN_ID,
+        byte_ids=(byte_ids[0], byte_ids[-1]) if byte_ids else None,
     )
-
-
-def _languages(documents: Path) -> dict[str, LanguageCard]:
-    counts: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for document in read_all_stored(documents):
-        language = document.metadata["language"]
-        counts[language] += 1
-        sizes[language] += len(document.text.encode())
-    return {name: LanguageCard(documents=counts[name], bytes=sizes[name]) for name in sorted(counts)}

@@ -66,11 +66,14 @@ class ExecuteConfig(Config):
     Attributes:
         kind: local: processes of this machine (or, under a target of several hosts, of each of them, over a run
             directory that all can reach). ray, slurm: datatrove's own executors.
+        hosts: how many hosts of the target work on it; auto is all that the target names if it has `storage`, else
+            one. The result does not depend on it.
         slurm_partition, slurm_time, slurm_memory_gib, slurm_cpus: of a Slurm task.
         ray_address: of a running Ray cluster; null starts one on this machine.
     """
 
     kind: Literal["local", "ray", "slurm"] = "local"
+    hosts: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
     slurm_partition: str = "main"
     slurm_time: str = "24:00:00"
     slurm_memory_gib: int = Field(default=4, gt=0)

@@ -60,7 +60,10 @@ def check_same_ids(processor: SentencePieceProcessor, tokenizer: Tokenizer, text
         expected, actual = processor.encode(text), tokenizer.encode(text, add_special_tokens=False).ids
         if expected != actual:
             raise _difference(text, _first_difference(processor, expected, actual), "the same ids as SentencePiece's")
-        if processor.decode(expected) != text or tokenizer.decode(actual, skip_special_tokens=False) != text:
+        whole = text.replace(
+            _SPACE, " "
+        )  # a page's own U+2581 is SentencePiece's mark of a space, and comes back as one
+        if processor.decode(expected) != whole or tokenizer.decode(actual, skip_special_tokens=False) != whole:
             raise _difference(text, "decoding does not give the text back", "decode(encode(text)) == text")
     tokenizer.encode_special_tokens = False
 

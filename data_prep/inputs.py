@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import lzma
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import fsspec
 
+from data_prep.reading.members import MAGIC
+from data_prep.reading.open import GZIP, XZ, open_raw
+from data_prep.reading.syntax import Arc
 from kit.errors import UserError
 
-Format = Literal["warc", "jsonl"]
+Format = Literal["warc", "arc", "jsonl"]
 _HEAD_BYTES = 65536
 _STEP_BYTES = 64
-_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 _SHOWN_NAMES = 3
 
 
@@ -57,7 +58,7 @@ def find_inputs(paths: list[str]) -> tuple[list[CrawlFile], list[Unsupported]]:
             elif named:
                 raise UserError(
                     f"input.paths: {given} is {kind}",
-                    expected="a WARC, WET or JSONL file, plain or compressed with gzip or xz",
+                    expected="a WARC, WET, ARC or JSONL file, plain or compressed with gzip or xz",
                     action="name another file, or the folder it lies in: there, other files are skipped",
                 )
             else:
@@ -65,32 +66,14 @@ def find_inputs(paths: list[str]) -> tuple[list[CrawlFile], list[Unsupported]]:
     if not found:
         raise UserError(
             f"input.paths: no crawl file in {', '.join(paths[:_SHOWN_NAMES])}",
-            expected="at least one WARC, WET or JSONL file, plain or compressed with gzip or xz",
+            expected="at least one WARC, WET, ARC or JSONL file, plain or compressed with gzip or xz",
             action="check the path; `file NAME` tells what a file really is",
         )
     return [found[path] for path in sorted(found)], [unsupported[path] for path in sorted(unsupported)]
 
 
-def open_raw(path: str) -> IO[bytes]:
-    """Open a local path or a URL for reading, unbuffered by any decompression."""
-    stream: IO[bytes] = fsspec.open(path, "rb").open()
-    return stream
-
-
-def open_decompressed(path: str) -> IO[bytes]:
-    """Open a file as the bytes inside: gzip (all members) and xz are undone, anything else is passed through."""
-    raw = open_raw(path)
-    head = raw.read(6)
-    raw.seek(0)
-    if head.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
-    if head.startswith(_XZ):
-        return lzma.LZMAFile(raw)
-    return raw
-
-
 def sniff(path: str) -> str:
-    """Say what a file holds by its first bytes: "warc", "jsonl", or words for an error message."""
+    """Say what a file holds by its first bytes: "warc", "arc", "jsonl", or words for an error message."""
     try:
         head = read_head(path)
     except OSError as error:
@@ -100,31 +83,35 @@ def sniff(path: str) -> str:
             action="check the path and its permissions",
         ) from error
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not text and _begins_with_gzip(path) and path.endswith((".warc.gz", ".wet.gz")):
-        return "warc"  # its first record is damaged; the reader looks for the next one
-    if not text:
-        return "an empty file, or one whose compression is damaged from the start"
     if text.startswith(b"WARC/"):
         return "warc"
+    if Arc.begins.match(text):
+        return "arc"
     if text.startswith(b"{"):
         return "jsonl"
-    if text.startswith(b"filedesc:"):
-        return "an ARC file (the format before WARC)"
-    return "neither WARC, WET nor JSONL"
+    if (kind := _named(path)) is not None:
+        return kind  # its first record is damaged; the reader looks for the next one
+    if not text:
+        return "an empty file, or one whose compression is damaged from the start"
+    return "neither WARC, WET, ARC nor JSONL"
 
 
-def _begins_with_gzip(path: str) -> bool:
+def _named(path: str) -> str | None:
+    """What the name of a file that does not begin as it should promises, if a record may follow further on."""
+    name = path.lower().removesuffix(".gz")
+    kind = "warc" if name.endswith((".warc", ".wet")) else "arc" if name.endswith(".arc") else None
     with open_raw(path) as stream:
-        return stream.read(len(_GZIP)) == _GZIP
+        raw = stream.read(_HEAD_BYTES)
+    return kind if MAGIC in raw or (kind == "warc" and b"WARC/1." in raw) else None
 
 
 def read_head(path: str) -> bytes:
     """The first bytes inside a file, as many as a damaged compression lets through."""
     with open_raw(path) as stream:
         raw = stream.read(_HEAD_BYTES)
-    if raw.startswith(_XZ):
+    if raw.startswith(XZ):
         return _decompress(raw, lzma.LZMADecompressor())
-    return _decompress(raw, zlib.decompressobj(wbits=31)) if raw.startswith(_GZIP) else raw
+    return _decompress(raw, zlib.decompressobj(wbits=31)) if raw.startswith(GZIP) else raw
 
 
 def _decompress(raw: bytes, decompressor: Any) -> bytes:

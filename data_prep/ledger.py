@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
@@ -34,6 +34,16 @@ class ReasonKeeper:
         """Keep nothing: the meter around the block sees the reason in the document's metadata."""
 
 
+class Drops(Protocol):
+    """Collects what is dropped: `begin` gives what is told of one block's drops in one task (`saw`), `end` ends it."""
+
+    def begin(self, block: str) -> Any:
+        """A block begins a task."""
+
+    def end(self, seen: Any, rank: int) -> None:
+        """It has ended it."""
+
+
 class Metered(PipelineStep):
     """Runs another block and counts what goes in and what comes out; the one mechanism of the funnel.
 
@@ -46,12 +56,19 @@ class Metered(PipelineStep):
         folder: where the counts of each task go.
         position: its place in the pipeline, over all steps.
         default_reason: the reason for blocks that drop without saying why.
+        drops: is told of every document that the block drops (data_prep.statistics.DroppedStatistics).
     """
 
     type = "METER"
 
     def __init__(
-        self, block: PipelineStep, name: str, folder: Path, position: int, default_reason: str = "dropped"
+        self,
+        block: PipelineStep,
+        name: str,
+        folder: Path,
+        position: int,
+        default_reason: str = "dropped",
+        drops: Drops | None = None,
     ) -> None:
         self.name = name
         super().__init__()
@@ -59,18 +76,22 @@ class Metered(PipelineStep):
         self.folder = folder
         self.position = position
         self.default_reason = default_reason
+        self.drops = drops
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield what the block yields; write the counts when its input has ended."""
-        tally = _Tally(self.name, self.default_reason)
-        began, outside = time.perf_counter(), 0.0
+        seen = self.drops.begin(self.name) if self.drops else None
+        tally = _Tally(self.name, self.default_reason, seen)
+        began, outside = time.process_time(), 0.0
         for document in self.block.run(tally.watch(data), rank, world_size):
             tally.came_out(document)
-            left = time.perf_counter()
+            left = time.process_time()
             yield document
-            outside += time.perf_counter() - left
+            outside += time.process_time() - left
         tally.settle()
-        seconds = time.perf_counter() - began - outside - tally.seconds_upstream
+        seconds = time.process_time() - began - outside - tally.seconds_upstream
+        if self.drops:
+            self.drops.end(seen, rank)
         path = self.folder / f"{self.position:02d}-{self.name}" / f"{rank:05d}.json"
         atomic_write(path, json.dumps(tally.card(seconds).model_dump(mode="json"), ensure_ascii=False))
 
@@ -78,7 +99,15 @@ class Metered(PipelineStep):
 def size_of(document: Document) -> int:
     """Bytes of a document: of its raw record before decoding, of its UTF-8 text afterwards."""
     payload = document.metadata.get(PAYLOAD)
-    return len(payload) if payload is not None else len(document.text.encode("utf-8", "surrogatepass"))
+    if payload is not None:
+        return len(payload)
+    text = document.text
+    if text is not _measured[0]:  # most blocks pass the very same string on
+        _measured[:] = [text, len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))]
+    return int(_measured[1])
+
+
+_measured: list[Any] = ["", 0]
 
 
 def read_ledger(folder: Path) -> list[BlockCard]:
@@ -105,7 +134,7 @@ def add_up(parts: list[BlockCard]) -> BlockCard:
         documents_out=sum(part.documents_out for part in parts),
         bytes_in=sum(part.bytes_in for part in parts),
         bytes_out=sum(part.bytes_out for part in parts),
-        seconds=round(sum(part.seconds for part in parts), 3),
+        cpu_seconds=round(sum(part.cpu_seconds or 0.0 for part in parts), 3),
         dropped=dict(sorted(dropped.items())),
         examples={reason: examples[reason][:EXAMPLES_PER_REASON] for reason in sorted(examples)},
     )
@@ -114,8 +143,8 @@ def add_up(parts: list[BlockCard]) -> BlockCard:
 class _Tally:
     """The counts of one block in one task."""
 
-    def __init__(self, name: str, default_reason: str) -> None:
-        self.name, self.default_reason = name, default_reason
+    def __init__(self, name: str, default_reason: str, seen: Any = None) -> None:
+        self.name, self.default_reason, self.seen = name, default_reason, seen
         self.documents_in = self.documents_out = self.bytes_in = self.bytes_out = 0
         self.seconds_upstream = 0.0
         self.dropped: Counter[str] = Counter()
@@ -126,9 +155,9 @@ class _Tally:
         """Pass documents to the block, counting them; asking for the next one settles the one before."""
         source = iter(data)
         while True:
-            asked = time.perf_counter()
+            asked = time.process_time()
             document = next(source, None)
-            self.seconds_upstream += time.perf_counter() - asked
+            self.seconds_upstream += time.process_time() - asked
             self.settle()
             if document is None:
                 return
@@ -149,6 +178,8 @@ class _Tally:
             return
         reason = str(document.metadata.pop(REASON, self.default_reason))
         self.dropped[reason] += 1
+        if self.seen is not None:
+            self.seen.saw(document, reason)
         kept = self.examples.setdefault(reason, [])
         if len(kept) < EXAMPLES_PER_REASON:
             kept.append(_example(document))
@@ -157,7 +188,9 @@ class _Tally:
         counts: dict[str, Any] = {
             key: getattr(self, key) for key in ("documents_in", "documents_out", "bytes_in", "bytes_out")
         }
-        return BlockCard(name=self.name, seconds=seconds, dropped=dict(self.dropped), examples=self.examples, **counts)
+        return BlockCard(
+            name=self.name, cpu_seconds=seconds, dropped=dict(self.dropped), examples=self.examples, **counts
+        )
 
 
 def _example(document: Document) -> Example:

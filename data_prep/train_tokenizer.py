@@ -5,7 +5,9 @@ subword tokenizer and detokenizer for Neural Text Processing"), so set up that e
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
@@ -18,6 +20,8 @@ CHAT = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 RESERVED = (UNKNOWN, BEGIN, END, PAD, *CHAT)
 UNKNOWN_ID, BEGIN_ID, END_ID, PAD_ID = range(4)
 _MAX_LINE_BYTES = 16384
+_SIZE_STEP = 64  # a vocabulary that divides evenly over ranks and suits matrix multiplication
+_LEAST_SIZE = 300  # 256 bytes, the reserved pieces and their characters
 # Every character of a reserved piece's name is a piece itself, so that such a name on a page can be spelled out.
 _REQUIRED = "".join(sorted({*"".join(RESERVED), *"<0x123456789ABCDEF>"}))
 
@@ -35,51 +39,83 @@ def sample_lines(texts: Iterable[str], total_bytes: int, sample_bytes: int) -> I
                     yield from _cut(line)
 
 
-def train(config: TokenizerConfig, lines: Iterator[str]) -> bytes:
-    """Train a model and return its file's bytes.
+class Trained(NamedTuple):
+    """A model file's bytes, and how many pieces it really has."""
+
+    model: bytes
+    vocab_size: int
+
+
+def train(config: TokenizerConfig, lines: Iterable[str]) -> Trained:
+    """Train a model.
 
     Normalisation is the identity, spaces are kept as they are, bytes stand in for unknown characters, digits are
     split: decode(encode(text)) == text. The chat marks are control pieces: the text "<|user|>" on a page is never
     encoded as the mark itself. One thread, no shuffling: the same lines give the same bytes.
 
+    With `allow_smaller`, a text that is too small for the vocabulary gets the largest multiple of 64 that it gives.
+
     Raises:
         UserError: the text is too small for the vocabulary.
     """
+    lines = list(lines) if config.allow_smaller else lines
+    size = config.vocab_size
+    while True:
+        try:
+            model = _train(config, size, lines)
+            break
+        except (RuntimeError, OSError) as error:
+            largest = _largest_size(error)
+            size = min(largest, size - 1) // _SIZE_STEP * _SIZE_STEP
+            if not config.allow_smaller or size < _LEAST_SIZE:
+                raise _too_little_text(config, error, largest) from error
+    return Trained(model if config.kind == "bpe" else _with_exact_scores(model), size)
+
+
+def _train(config: TokenizerConfig, vocab_size: int, lines: Iterable[str]) -> bytes:
     model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines,
-            model_writer=model,
-            model_type=config.kind,
-            vocab_size=config.vocab_size,
-            character_coverage=config.character_coverage,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            byte_fallback=True,
-            split_digits=True,
-            unk_id=UNKNOWN_ID,
-            bos_id=BEGIN_ID,
-            eos_id=END_ID,
-            pad_id=PAD_ID,
-            unk_piece=UNKNOWN,
-            bos_piece=BEGIN,
-            eos_piece=END,
-            pad_piece=PAD,
-            control_symbols=list(CHAT),
-            required_chars=_REQUIRED,
-            max_sentence_length=_MAX_LINE_BYTES,
-            shuffle_input_sentence=False,
-            num_threads=1,
-            minloglevel=2,
-        )
-    except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"tokenizer.vocab_size: {config.vocab_size} pieces cannot be learned from this text ({_reason(error)})",
-            expected="enough clean text for the vocabulary: as a rule at least 100 bytes a piece",
-            action="give more input, loosen the filters, or set a smaller tokenizer.vocab_size",
-        ) from error
-    return model.getvalue() if config.kind == "bpe" else _with_exact_scores(model.getvalue())
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type=config.kind,
+        vocab_size=vocab_size,
+        character_coverage=config.character_coverage,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+        byte_fallback=True,
+        split_digits=True,
+        unk_id=UNKNOWN_ID,
+        bos_id=BEGIN_ID,
+        eos_id=END_ID,
+        pad_id=PAD_ID,
+        unk_piece=UNKNOWN,
+        bos_piece=BEGIN,
+        eos_piece=END,
+        pad_piece=PAD,
+        control_symbols=list(CHAT),
+        required_chars=_REQUIRED,
+        max_sentence_length=_MAX_LINE_BYTES,
+        shuffle_input_sentence=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def _largest_size(error: Exception) -> int:
+    """The largest vocabulary that SentencePiece says the text gives; 0 where it says none."""
+    found = re.search(r"value <= (\d+)", str(error))
+    return int(found.group(1)) if found else 0
+
+
+def _too_little_text(config: TokenizerConfig, error: Exception, largest: int) -> UserError:
+    smaller = f"a smaller tokenizer.vocab_size (at most {largest})" if largest else "a smaller tokenizer.vocab_size"
+    return UserError(
+        f"tokenizer.vocab_size: {config.vocab_size} pieces cannot be learned from this text ({_reason(error)})",
+        expected="enough clean text for the vocabulary: as a rule at least 100 bytes a piece",
+        action=f"give more input, loosen the filters, set {smaller}, or tokenizer.allow_smaller: true",
+    )
 
 
 def _with_exact_scores(model: bytes) -> bytes:

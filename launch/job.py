@@ -31,7 +31,8 @@ class Work:
         module: what `python -m` runs with the run directory as its argument.
         processes: how many ranks, over all hosts.
         hosts: on how many hosts, equally many on each.
-        parallel: whether torchrun starts the ranks; else it is one process that may fork workers.
+        parallel: whether torchrun starts the ranks; else it is one process a host that may fork workers, which is told
+            its host's number where there are several.
         threads: CPU threads of each rank.
         environment: variables added to the inherited environment.
         stop_to: who receives the request to stop.
@@ -158,6 +159,8 @@ def host_job(work: Work, place: Place) -> HostJob:
         command += ["-m", "torch.distributed.run", "--nproc-per-node", str(work.ranks_per_host)]
         command += ["--nnodes", str(work.hosts), *_meeting(work, place), "--max-restarts", "0"]
     command += ["-m", work.module, place.run]
+    if not work.parallel and work.hosts > 1:
+        command += ["--host", str(place.node), "--hosts", str(work.hosts)]
     environment = {"OMP_NUM_THREADS": str(work.threads), "PYTHONUNBUFFERED": "1", **work.environment}
     if work.hosts > 1:
         environment[ADDRESS] = place.address

@@ -117,6 +117,8 @@ def input_words(config: Mapping[str, Any], dotted: str) -> list[str]:
     value: Any = config
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
+    if isinstance(value, Mapping):
+        value = list(value.values())
     return [value] if isinstance(value, str) else [str(word) for word in value or []]
 
 

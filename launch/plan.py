@@ -34,6 +34,7 @@ class Plan:
         layout: how many ranks along which axis; None for a stage that is one process.
         target: where it runs, with every `auto` settled.
         target_sets: what was changed on the target by hand; it belongs to the key of a run.
+        hosts: on how many hosts a stage without a layout runs, one process on each.
     """
 
     recipe: str
@@ -44,6 +45,7 @@ class Plan:
     layout: Layout | None
     target: Target
     target_sets: dict[str, Any] = field(default_factory=dict)
+    hosts: int = 1
 
     @property
     def kind(self) -> LaunchStage:
@@ -52,8 +54,8 @@ class Plan:
 
     @property
     def processes(self) -> int:
-        """Number of ranks."""
-        return self.layout.world_size if self.layout else 1
+        """Number of ranks, or of hosts that have one process each."""
+        return self.layout.world_size if self.layout else self.hosts
 
 
 def make_plan(
@@ -83,7 +85,8 @@ def make_plan(
     layout = _layout(config, stage, path)
     settled = _target(target, target_sets, layout.world_size if layout else 1)
     changed: dict[str, Any] = parse_assignments(target_sets)
-    return Plan(recipe, str(config["stage"]), str(config["name"]), config, references, layout, settled, changed)
+    hosts = _hosts(config, stage, settled, path) if stage.spread else 1
+    return Plan(recipe, str(config["stage"]), str(config["name"]), config, references, layout, settled, changed, hosts)
 
 
 def work_of_stage(stage: LaunchStage, target: Target, processes: int, debug: bool = False) -> Work:
@@ -95,7 +98,7 @@ def work_of_stage(stage: LaunchStage, target: Target, processes: int, debug: boo
     return Work(
         module=stage.module,
         processes=processes,
-        hosts=target.hosts_for(processes) if stage.parallel and target.remote else 1,
+        hosts=(target.hosts_for(processes) if stage.parallel else processes) if target.remote else 1,
         parallel=stage.parallel,
         threads=target.threads_per_process if target.threads_per_process != "auto" else 1,
         environment=debug_environment(debug),
@@ -142,6 +145,38 @@ def _layout(config: Mapping[str, Any], stage: LaunchStage, path: Path) -> Layout
         sizes = {key: int(model[key]) for key in SIZES}
         check_layout(layout, config, sizes, model.get("vocab"))
     return layout
+
+
+def _hosts(config: Mapping[str, Any], stage: LaunchStage, target: Target, path: Path) -> int:
+    """On how many hosts a stage runs that says so under its key `spread`.
+
+    Raises:
+        UserError: the target has fewer, or they don't share a run directory.
+    """
+    asked: Any = config
+    for part in stage.spread.split("."):
+        asked = asked[part]
+    named = target.aws.count if target.aws else max(len(target.hosts), 1)
+    shared: object = target.storage
+    key = "storage"
+    if target.kind == "kubernetes":
+        section = target.kubernetes
+        shared, key = (section and (section.claim or section.host_path)), "kubernetes.claim"
+    if asked == "auto":
+        return named if shared else 1
+    if asked > named and target.kind != "kubernetes":
+        raise UserError(
+            f"{path}: {stage.spread} is {asked}, and the target has {named}",
+            expected=f"at most {named}",
+            action=f"choose another target with --on, or set {stage.spread}=auto",
+        )
+    if asked > 1 and not shared:
+        raise UserError(
+            f"{path}: {stage.spread} is {asked}, and the target names no storage that all hosts see",
+            expected="one run directory for all of them",
+            action=f"set {key} in the target (docs/scale-data.md says what it must offer), or {stage.spread}=1",
+        )
+    return int(asked)
 
 
 def capacity(target: Target) -> int | None:

@@ -18,6 +18,9 @@ class LaunchStage(NamedTuple):
         config: its configuration model, written `module:attribute`.
         module: what `python -m` runs with the run directory as its argument.
         parallel: whether torchrun starts it, one process a rank; else it is one process that may fork its own workers.
+        spread: the dotted key that says on how many hosts a stage that is not parallel runs, one process on each, told
+            its number with `--host N --hosts M`; auto: all that the target names, where they share its storage. Empty:
+            on one.
         inputs: the dotted keys that name its input files, which belong to the key of a run; none: only parents.
         checkpoints: whether going on after a stop needs a checkpoint; else the stage skips what it finds finished.
     """
@@ -25,13 +28,19 @@ class LaunchStage(NamedTuple):
     config: str
     module: str
     parallel: bool
+    spread: str = ""
     inputs: tuple[str, ...] = ()
     checkpoints: bool = True
 
 
 STAGES: dict[str, LaunchStage] = {
     "data_prep": LaunchStage(
-        "data_prep.config:DataPrepConfig", "data_prep", parallel=False, inputs=("input.paths",), checkpoints=False
+        "data_prep.config:DataPrepConfig",
+        "data_prep",
+        parallel=False,
+        spread="execute.hosts",
+        inputs=("input.paths",),
+        checkpoints=False,
     ),
     **{
         name: LaunchStage(stage.config, "recipes", parallel=True, inputs=stage.inputs)

@@ -69,8 +69,11 @@ def parent_artifacts(run: RunDirectory, name: str) -> Path:
 def open_dataset(run: RunDirectory, parent: str = "data") -> Dataset:
     """Opens and checks the parent's shards.
 
+    Every rank does this, so it is the fast check: indexes, counts, sizes, the tokenizer's fingerprint and a bounded
+    sample of ids. `slipway check` reads every token.
+
     Raises:
         UserError: If anything about them doesn't fit together.
     """
     folder = parent_artifacts(run, parent)
-    return Dataset(folder, check_shards(folder))
+    return Dataset(folder, check_shards(folder, fast=True))

@@ -57,7 +57,22 @@ def _data_cards(summary: dict[str, Any]) -> list[Card]:
         documents = Card("Documents", NOT_MEASURED, stage="data")
     held_out = summary["tokens_validation"]
     note = "in the training split" + (f"; {counted(held_out)} held out" if held_out is not None else "")
-    return [documents, Card("Tokens", counted(summary["tokens_train"]), note, stage="data")]
+    cards = [documents, Card("Tokens", counted(summary["tokens_train"]), note, stage="data")]
+    return [*cards, *_own_data_cards(summary)] if summary["stage"] == "data_prep" else cards
+
+
+def _own_data_cards(summary: dict[str, Any]) -> list[Card]:
+    """What the report of a data run alone shows besides."""
+    duplicates, came = summary["duplicates"], summary["documents_in"]
+    cards = []
+    if duplicates is not None and came:
+        cards.append(
+            Card("Duplicates", whole(duplicates), f"{percent(duplicates / came)} of what was read", stage="data")
+        )
+    if rate := summary["pages_per_second_core"]:
+        note = f"{fixed(1)(1000 / rate)} ms a page for everything, of one core"
+        cards.append(Card("Pages per second", fixed(0 if rate >= 100 else 1)(rate), note, stage="data"))
+    return cards
 
 
 def _sft_cards(summary: dict[str, Any], ran: dict[str, Any]) -> list[Card]:

@@ -157,11 +157,18 @@ class Section:
         """The blocks, with neighbours of half width put together so that they can stand side by side."""
         rows: list[list[Block]] = []
         for block in self.blocks:
-            if _half_width(block) and rows and _half_width(rows[-1][0]):
+            if rows and _beside(rows[-1][0], block):
                 rows[-1].append(block)
             else:
                 rows.append([block])
         return rows
+
+
+def _beside(first: Block, block: Block) -> bool:
+    """Two lists of excerpts are there to be compared; other blocks share a row where both are narrow."""
+    if isinstance(first, Excerpts) and isinstance(block, Excerpts):
+        return not first.collapsed and not block.collapsed
+    return _half_width(first) and _half_width(block)
 
 
 def _half_width(block: Block) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kit.flops import mfu
+from kit.tokens.card import DatasetCard
 from reports.facts import RunFacts, number, rows_of
 from reports.scaling import spread
 
@@ -85,15 +86,20 @@ def stage_numbers(facts: RunFacts) -> dict[str, Any]:
 
 
 def data_numbers(facts: RunFacts | None) -> dict[str, Any]:
-    """Documents in and out, tokens and text bytes of the splits, vocabulary."""
+    """Documents in and out, duplicates, tokens and text bytes of the splits, vocabulary, pages a second of a core."""
     card = facts.card if facts else None
     splits = card.splits if card else {}
     numbers: dict[str, Any] = {
         "documents_in": card.documents_in if card else None,
         "documents_out": card.documents_out if card else None,
+        "kept_fraction": card.documents_out / card.documents_in if card and card.documents_in else None,
         "records_corrupt": card.records_corrupt if card else None,
+        "duplicates": _duplicates(card) if card else None,
         "languages": len(card.languages) if card else None,
         "vocab_size": card.tokenizer.vocab_size if card else None,
+        "tokens": sum(split.tokens for split in splits.values()) if card else None,
+        "text_bytes": sum(split.text_bytes for split in splits.values()) if card else None,
+        **_data_speed(card),
     }
     for split in ("train", "validation"):
         found = splits.get(split)
@@ -101,6 +107,22 @@ def data_numbers(facts: RunFacts | None) -> dict[str, Any]:
         numbers[f"documents_{split}"] = found.documents if found else None
         numbers[f"text_bytes_{split}"] = found.text_bytes if found else None
     return numbers
+
+
+def _duplicates(card: DatasetCard) -> int:
+    """Documents dropped because another one was like them: equal address, equal text, or nearly equal text."""
+    found = ((reason, count) for block in card.blocks for reason, count in block.dropped.items())
+    return sum(count for reason, count in found if reason.endswith("duplicate"))
+
+
+def _data_speed(card: DatasetCard | None) -> dict[str, Any]:
+    """Processor time of the whole preparation; None for runs that recorded only the blocks' wall time."""
+    seconds = sum(card.step_cpu_seconds.values()) if card else 0.0
+    known = card is not None and seconds > 0
+    return {
+        "data_cpu_seconds": seconds if known else None,
+        "pages_per_second_core": card.documents_in / seconds if card and known else None,
+    }
 
 
 def training_numbers(facts: RunFacts | None) -> dict[str, Any]:

@@ -26,7 +26,7 @@ SIZES: dict[str, Any] = {"layers": 2, "hidden": 32, "heads": 4, "kv_heads": 2, "
 def _sentencepiece_model() -> bytes:
     lines = [line for text in real_text.documents() for line in text.splitlines() if line.strip()]
     lines += DEMO.read_text(encoding="utf-8").splitlines() * 3
-    return train(TokenizerConfig(kind="bpe", vocab_size=VOCAB), iter(lines))
+    return train(TokenizerConfig(kind="bpe", vocab_size=VOCAB), iter(lines)).model
 
 
 def write_tokenizer(folder: Path) -> Path:

@@ -51,7 +51,7 @@ class ExtractConfig(Config):
 
 
 class UrlFilterConfig(Config):
-    """Pages that are dropped for their address alone, before anything is decoded.
+    """Pages that are dropped for their address alone, before their text is extracted.
 
     Attributes:
         domains: Files of registered domains, one a line; their subdomains go too.
@@ -200,7 +200,7 @@ class MinHashConfig(Config):
     buckets: int = Field(default=20, gt=0)
     hashes_per_bucket: int = Field(default=8, gt=0)
     threshold: Fraction = 0.72
-    seed: int = 1
+    seed: int = Field(default=1, ge=0)
 
 
 class DedupConfig(Config):

@@ -1,7 +1,8 @@
-"""HTML to text, in a process of its own so that no page can hang or crash the pipeline.
+"""HTML to text, so that no page can hang or crash the pipeline.
 
-trafilatura (Barbaresi 2021, "Trafilatura: A Web Scraping Library and Command-Line Tool for Text Discovery and
-Extraction", ACL demo) or resiliparse (Bevendorff et al. 2018).
+`fast` is ours (data_prep/extraction): plain Python and numpy, linear and bounded, so it runs in this process under an
+alarm. trafilatura (Barbaresi 2021, "Trafilatura: A Web Scraping Library and Command-Line Tool for Text Discovery and
+Extraction", ACL demo) and resiliparse (Bevendorff et al. 2018) stand on parsers in C: they run in a child process.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
@@ -26,11 +30,7 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 class ExtractText(PipelineStep):
-    """Replaces the HTML of a response by its main text; documents that came as text (WET, JSONL) are only tidied.
-
-    The work runs in datatrove's sandbox: a child process that is killed when a page takes longer than the time-out
-    or breaks it, and replaced for the next page.
-    """
+    """Replaces the HTML of a response by its main text; documents that came as text (WET, JSONL) are only tidied."""
 
     type = "EXTRACT"
     name = "extract"
@@ -42,12 +42,11 @@ class ExtractText(PipelineStep):
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield documents with text; the reason of the others is left in their metadata."""
         extract = _EXTRACTORS[self.config.extractor]
-        guarded = _Guarded(extract, os.getpid())
-        extract(_WARMUP)  # loads the library here, so that every child starts with it
-        with ExtractorSandbox(timeout=self.config.timeout_seconds, warmup_text=_WARMUP) as sandbox:
+        extract(_WARMUP)  # loads the library or the model here, so that every child starts with it
+        with _in_process(extract, self.config) if extract is with_fast else _in_child(extract, self.config) as take:
             for document in data:
                 if document.metadata.get("kind") == "response":
-                    document.text, reason = _extract_one(sandbox, guarded, document.text)
+                    document.text, reason = take(document.text)
                     if reason:
                         document.metadata[REASON] = reason
                         continue
@@ -56,6 +55,68 @@ class ExtractText(PipelineStep):
                     yield document
                 else:
                     document.metadata[REASON] = "no_text"
+
+
+class _Late(BaseException):
+    """Raised by the alarm; no Exception, so that nothing on the way takes it for its own."""
+
+
+class _Alarm:
+    """Rings in the main thread, the only one where Python allows it, and only between `set` and `stop`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.armed = seconds, False
+        self.usable = threading.current_thread() is threading.main_thread()
+        self.before: Any = None
+
+    def set(self) -> None:
+        if self.usable:
+            self.armed = True
+            self.before = signal.signal(signal.SIGALRM, self._ring)
+            signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def stop(self) -> None:
+        self.armed = False  # first: from here on a signal that is under way does nothing
+        if self.usable:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self.before or signal.SIG_DFL)
+
+    def _ring(self, number: int, frame: object) -> None:
+        if self.armed:
+            self.armed = False
+            raise _Late
+
+
+_Take = Callable[[str], tuple[str, str | None]]
+
+
+@contextmanager
+def _in_process(extract: Callable[[str], str | None], config: ExtractConfig) -> Iterator[_Take]:
+    """Extraction here, with an alarm around each page."""
+    alarm = _Alarm(config.timeout_seconds)
+
+    def take(html: str) -> tuple[str, str | None]:
+        try:
+            try:
+                alarm.set()
+                return extract(html) or "", None
+            finally:
+                alarm.stop()
+        except _Late:  # it rings once, so whatever it broke into, even `stop`, is over
+            alarm.stop()
+            return html, "extraction_timeout"
+        except Exception:  # the page is at fault, whatever it is
+            return html, "extraction_error"
+
+    yield take
+
+
+@contextmanager
+def _in_child(extract: Callable[[str], str | None], config: ExtractConfig) -> Iterator[_Take]:
+    """Extraction in datatrove's sandbox: a child that is killed when it takes too long or breaks, then replaced."""
+    guarded = _Guarded(extract, os.getpid())
+    with ExtractorSandbox(timeout=config.timeout_seconds, warmup_text=_WARMUP) as sandbox:
+        yield lambda html: _extract_one(sandbox, guarded, html)
 
 
 def tidy(text: str) -> str:
@@ -92,6 +153,13 @@ class _Guarded:
             return RuntimeError(f"{type(error).__name__}: {error}")
 
 
+def with_fast(html: str) -> str | None:
+    """Main text by our own extractor: trafilatura's level at several times its speed (docs/extraction.md)."""
+    from data_prep.extraction.page import main_text
+
+    return main_text(html)
+
+
 def with_trafilatura(html: str) -> str | None:
     """Main text by trafilatura in its fast mode (no second opinion of slower extractors)."""
     from trafilatura import extract
@@ -108,7 +176,7 @@ def with_resiliparse(html: str) -> str | None:
 
 
 _EXTRACTORS: dict[str, Callable[[str], str | None]] = {
-    "fast": with_resiliparse,
+    "fast": with_fast,
     "trafilatura": with_trafilatura,
     "resiliparse": with_resiliparse,
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-_KEPT = ("url", "language", "file")
+_KEPT = ("url", "language", "file", "source")
 
 
 class StoreDocuments(PipelineStep):
@@ -30,7 +30,7 @@ class StoreDocuments(PipelineStep):
         partial = path.with_suffix(".partial")
         with open(partial, "w", encoding="utf-8") as file:
             for document in data:
-                metadata = {key: document.metadata.get(key, "") for key in _KEPT}
+                metadata = {key: value for key in _KEPT if (value := document.metadata.get(key))}
                 file.write(json.dumps({"id": document.id, "text": document.text, **metadata}, ensure_ascii=False))
                 file.write("\n")
                 yield document

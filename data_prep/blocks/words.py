@@ -1,84 +1,80 @@
-"""Words: spaCy's for the quality filters, whose thresholds were set on such words; plain ones for MinHash."""
+"""Words and sentences, as datatrove's spaCy splitters find them, at a fraction of their time.
+
+The thresholds of the quality filters were set on such words. MinHash and the like compare pages with one another, not
+with a paper's thresholds: `plain_words` is for them.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import regex
-from datatrove.utils.word_tokenizers import SpaCyTokenizer, WordTokenizer, load_word_tokenizer, strip_strings
+from datatrove.utils.word_tokenizers import SpaCyTokenizer, WhitespaceTokenizer, WordTokenizer, load_word_tokenizer
 
-_TEXTS_A_MODEL = 5000
+from data_prep.blocks.spacy_rules import SpacyRules
+from data_prep.blocks.splitters import UNSPACED, AnyScript, RememberingSplitter, Splitter, StockSplitter
+from kit.errors import UserError
 
-# Scripts written without spaces: each character counts as a word, or a page would be a handful of huge ones.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_WORD = regex.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
-
-
-class PlainWords(WordTokenizer):
-    """Splits text that datatrove has simplified already (lower case, no punctuation), whatever the language.
-
-    MinHash compares pages with one another, not with a paper's thresholds, so it needs the same words everywhere
-    rather than linguistic ones; and one run holds pages of many languages.
-    """
-
-    def word_tokenize(self, text: str) -> list[str]:
-        """The words in order."""
-        return list(_WORD.findall(text))
-
-    def sent_tokenize(self, text: str) -> list[str]:
-        """The whole text: sentences are not needed here."""
-        return [text]
-
-    def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-        """One span over the whole text."""
-        return [(0, len(text))]
+_PLAIN = regex.compile(rf"[{UNSPACED}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+", regex.V1)
+_ASCII_MARKS = {code: " " for code in range(128) if not chr(code).isalnum()}
+# datatrove's table gives plain `zh` the rules for Latin script, under which a Chinese page is a handful of words.
+_WITH_SCRIPT = {"zh": "zh_Hani"}
 
 
-class SpacyWords(WordTokenizer):
-    """The same words as datatrove's spaCy tokenizer, in about half the time.
-
-    datatrove marks sentences while it looks for words, and throws spaCy's cache of split words away after every
-    text, which keeps the memory flat. Here the sentence marker is left out, and the cache goes with the whole blank
-    model every few thousand texts. Sentences are datatrove's own.
-    """
-
-    def __init__(self, stock: SpaCyTokenizer) -> None:
-        super().__init__(stock.language)
-        self.stock = stock
-        self._model: Any = None
-        self._texts = 0
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SpacyWords:
-        """One a process and language is enough: a copy would load the model again."""
-        return self
-
-    def word_tokenize(self, text: str) -> list[str]:
-        """The words in order, white space left out."""
-        if self._model is None or self._texts >= _TEXTS_A_MODEL:
-            import spacy
-
-            self._model, self._texts = spacy.blank(str(self.language)).tokenizer, 0
-        self._texts += 1
-        return list(strip_strings([token.text for token in self._model(text)]))
-
-    def sent_tokenize(self, text: str) -> list[str]:
-        """datatrove's sentences."""
-        return list(self.stock.sent_tokenize(text))
-
-    def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-        """Where datatrove's sentences begin and end."""
-        return list(self.stock.span_tokenize(text))
+def words_of(text: str, language: str = "en") -> list[str]:
+    """The words of a text, to be read only: blocks that ask for the same text share them."""
+    return splitter(language).split(text).words
 
 
 @cache
-def word_splitter(language: str) -> WordTokenizer:
-    """The word splitter of a language, one a process.
+def splitter(language: str) -> Splitter:
+    """The splitter of a language, one a process; one for any script where the machine has none for the language."""
+    try:
+        return _known_splitter(language)
+    except (ValueError, ImportError, OSError):
+        return _any_script()
+
+
+def check_languages(languages: list[str]) -> None:
+    """Fail before the run starts, not after an hour, where a language has no word splitter on this machine.
 
     Raises:
-        ValueError: datatrove has none for the language.
-        ImportError: its package is missing.
+        UserError: names the language.
     """
-    stock = load_word_tokenizer(language)
-    # Chinese and Japanese go through segmenters that datatrove sets up itself.
-    return SpacyWords(stock) if type(stock) is SpaCyTokenizer and stock.config is None else stock
+    for language in languages:
+        try:
+            _known_splitter(language)
+        except (ValueError, ImportError, OSError) as error:
+            raise UserError(
+                f"languages.keep: no word splitter for {language!r} ({error})",
+                expected="ISO 639-1 codes of languages that spaCy's blank models split, such as en, fr, de, es, it",
+                action="remove the language, or install the package that the message names",
+            ) from error
+
+
+def plain_words(text: str) -> list[str]:
+    """Words in lower case without punctuation, whatever the language; characters of unspaced scripts one by one."""
+    text = text.lower()
+    return text.translate(_ASCII_MARKS).split() if text.isascii() else _PLAIN.findall(text)
+
+
+@cache
+def _known_splitter(language: str) -> Splitter:
+    stock = load_word_tokenizer(_WITH_SCRIPT.get(language, language))
+    if type(stock) is WhitespaceTokenizer:
+        return _by_rules("xx", stock)
+    if type(stock) is SpaCyTokenizer and stock.config is None:
+        return _by_rules(str(stock.language), None)
+    stock.word_tokenize("a")  # loads what it needs, or says what is missing
+    return StockSplitter(stock)
+
+
+@cache
+def _by_rules(spacy_language: str, sentences: WordTokenizer | None) -> RememberingSplitter:
+    """One memory for the many languages that share a spaCy model."""
+    return RememberingSplitter(SpacyRules(spacy_language), sentences)
+
+
+@cache
+def _any_script() -> RememberingSplitter:
+    return RememberingSplitter(AnyScript())

@@ -24,7 +24,11 @@ class SplitCard(Config):
 
 
 class TokenizerCard(Config):
-    """The tokenizer the shards were made with. `file` is relative to the card's folder."""
+    """The tokenizer the shards were made with. `file` is relative to the card's folder.
+
+    `unknown_id` is the id of the unknown piece, `byte_ids` the first and the last id of the single bytes; None where
+    the tokenizer has none, or the card is older than the field.
+    """
 
     kind: str
     vocab_size: int
@@ -33,6 +37,8 @@ class TokenizerCard(Config):
     eod_id: int
     pad_id: int
     reserved: list[str] = []
+    unknown_id: int | None = None
+    byte_ids: tuple[int, int] | None = None
 
 
 class Example(Config):
@@ -44,7 +50,10 @@ class Example(Config):
 
 
 class BlockCard(Config):
-    """What one block did. Bytes are UTF-8 text (raw record bytes before extraction)."""
+    """What one block did. Bytes are UTF-8 text (raw record bytes before extraction).
+
+    `seconds` is wall time and `cpu_seconds` the processor's, both summed over the tasks.
+    """
 
     name: str
     documents_in: int
@@ -52,15 +61,25 @@ class BlockCard(Config):
     bytes_in: int
     bytes_out: int
     seconds: float = 0.0
+    cpu_seconds: float | None = None
     dropped: dict[str, int] = {}
     examples: dict[str, list[Example]] = {}
 
 
 class LanguageCard(Config):
-    """Documents and bytes of one language after all blocks."""
+    """Documents and bytes of one language."""
 
     documents: int
     bytes: int
+
+
+class SourceCard(Config):
+    """What came of one input file, or of one source of the mixture: documents of the dataset, and documents dropped."""
+
+    documents: int
+    bytes: int
+    tokens: int = 0
+    dropped: int = 0
 
 
 class InputCard(Config):
@@ -72,7 +91,17 @@ class InputCard(Config):
 
 
 class DatasetCard(Config):
-    """A set of shards and its origin."""
+    """A set of shards and its origin.
+
+    Attributes:
+        languages: After all blocks.
+        languages_in: As identified, before anything was dropped for its language or later.
+        lengths_kept: Least characters of a bin -> documents in it; bins end where the next power of two begins.
+        lengths_dropped: The same of documents that were dropped as text, after extraction.
+        duplicate_clusters: Documents of a cluster of near duplicates -> clusters of that size.
+        sources: By source of the mixture, or by input file.
+        step_cpu_seconds: Processor time of every step over all its tasks: all that the run cost.
+    """
 
     schema_version: int = SCHEMA_VERSION
     name: str
@@ -81,6 +110,12 @@ class DatasetCard(Config):
     tokenizer: TokenizerCard
     blocks: list[BlockCard]
     languages: dict[str, LanguageCard] = {}
+    languages_in: dict[str, LanguageCard] = {}
+    lengths_kept: dict[int, int] = {}
+    lengths_dropped: dict[int, int] = {}
+    duplicate_clusters: dict[int, int] = {}
+    sources: dict[str, SourceCard] = {}
+    step_cpu_seconds: dict[str, float] = {}
     inputs: list[InputCard] = []
     records_corrupt: int = 0
     config_digest: str

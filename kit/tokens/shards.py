@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -32,6 +34,8 @@ _DTYPES: dict[int, type[np.generic]] = {
     7: np.float32,
     8: np.uint16,
 }
+_PART = 1 << 20
+"""Index entries handled at a time, so that memory does not grow with the number of documents."""
 _CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
 
 
@@ -70,7 +74,7 @@ class ShardWriter:
     def __init__(self, prefix: Path, dtype: np.dtype[np.generic]) -> None:
         self._prefix = Path(prefix)
         self._dtype = np.dtype(dtype)
-        self._lengths: list[int] = []
+        self._lengths = array("i")  # four bytes a document: a list would take forty
         self._digest = hashlib.sha256()
         self._partial = bin_path(self._prefix).with_suffix(".bin.partial")
         with disk_full_as_failure(self._partial):
@@ -88,9 +92,10 @@ class ShardWriter:
         """
         tokens = np.asarray(document)
         assert tokens.ndim == 1 and tokens.size, "a document is a row of at least one token"
-        limits = np.iinfo(self._dtype.name)
-        assert limits.min <= tokens.min() and tokens.max() <= limits.max, f"token ids do not fit {self._dtype}"
-        data = tokens.astype(self._dtype).tobytes()
+        if tokens.dtype != self._dtype:
+            limits = np.iinfo(self._dtype.name)
+            assert limits.min <= tokens.min() and tokens.max() <= limits.max, f"token ids do not fit {self._dtype}"
+        data = tokens.astype(self._dtype, copy=False).tobytes()
         with disk_full_as_failure(self._partial):
             self._file.write(data)
         self._digest.update(data)
@@ -98,30 +103,36 @@ class ShardWriter:
 
     def finish(self) -> ShardInfo:
         """Writes the index, makes both files durable, and gives them their names."""
-        index = self._index()
         idx_partial = idx_path(self._prefix).with_suffix(".idx.partial")
+        index_digest = hashlib.sha256()
         with disk_full_as_failure(self._partial):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             with idx_partial.open("wb") as file:
-                file.write(index)
+                for part in self._index():
+                    file.write(part)
+                    index_digest.update(part)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(self._partial, bin_path(self._prefix))
             os.replace(idx_partial, idx_path(self._prefix))
             sync_folder(self._prefix.parent)
-        return ShardInfo(
-            len(self._lengths), sum(self._lengths), self._digest.hexdigest(), hashlib.sha256(index).hexdigest()
-        )
+        return ShardInfo(len(self._lengths), sum(self._lengths), self._digest.hexdigest(), index_digest.hexdigest())
 
-    def _index(self) -> bytes:
-        lengths = np.asarray(self._lengths, dtype="<i4")
-        ends = np.cumsum(lengths.astype("<i8")) * self._dtype.itemsize
-        pointers = np.concatenate(([0], ends[:-1])).astype("<i8") if len(lengths) else np.zeros(0, "<i8")
-        boundaries = np.arange(len(lengths) + 1, dtype="<i8")
-        header = _HEADER.pack(_MAGIC, 1, _CODES[self._dtype], len(lengths), len(boundaries))
-        return header + lengths.tobytes() + pointers.tobytes() + boundaries.tobytes()
+    def _index(self) -> Iterator[bytes]:
+        count = len(self._lengths)
+        lengths = np.frombuffer(self._lengths, np.intc)
+        yield _HEADER.pack(_MAGIC, 1, _CODES[self._dtype], count, count + 1)
+        for start in range(0, count, _PART):
+            yield lengths[start : start + _PART].astype("<i4").tobytes()
+        end = 0
+        for start in range(0, count, _PART):
+            ends = end + np.cumsum(lengths[start : start + _PART].astype("<i8")) * self._dtype.itemsize
+            yield np.concatenate(([end], ends[:-1])).astype("<i8").tobytes()
+            end = int(ends[-1])
+        for start in range(0, count + 1, _PART):
+            yield np.arange(start, min(start + _PART, count + 1), dtype="<i8").tobytes()
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -147,17 +158,19 @@ class Shard:
         self.prefix = Path(prefix)
         self.bin_path = require_file(bin_path(self.prefix), "the token file of a shard")
         self.idx_path = require_file(idx_path(self.prefix), "the index file of a shard")
-        index = self.idx_path.read_bytes()
-        if len(index) < _HEADER.size or index[:9] != _MAGIC:
+        with self.idx_path.open("rb") as file:
+            head = file.read(_HEADER.size)
+        size = self.idx_path.stat().st_size
+        if len(head) < _HEADER.size or head[:9] != _MAGIC:
             raise _damaged(self.idx_path, "its first bytes are not those of an index")
-        _, version, code, count, boundaries = _HEADER.unpack_from(index)
+        _, version, code, count, boundaries = _HEADER.unpack(head)
         if version != 1 or code not in _DTYPES:
             raise _damaged(self.idx_path, f"version {version}, dtype code {code}")
         self.dtype = np.dtype(_DTYPES[code])
-        if len(index) != _HEADER.size + 12 * count + 8 * boundaries:
-            raise _damaged(self.idx_path, f"{len(index)} bytes for {count} sequences")
-        self.lengths = np.frombuffer(index, "<i4", count, _HEADER.size)
-        self.pointers = np.frombuffer(index, "<i8", count, _HEADER.size + 4 * count)
+        if size != _HEADER.size + 12 * count + 8 * boundaries:
+            raise _damaged(self.idx_path, f"{size} bytes for {count} sequences")
+        self.lengths = _mapped(self.idx_path, "<i4", count, _HEADER.size)
+        self.pointers = _mapped(self.idx_path, "<i8", count, _HEADER.size + 4 * count)
         self._check_sizes()
         size = self.bin_path.stat().st_size // self.dtype.itemsize
         self.tokens: np.ndarray = (
@@ -165,12 +178,19 @@ class Shard:
         )
 
     def _check_sizes(self) -> None:
-        expected = int(self.lengths.astype(np.int64).sum()) * self.dtype.itemsize
+        end, follow = 0, True
+        for start in range(0, len(self.lengths), _PART):
+            lengths = self.lengths[start : start + _PART].astype(np.int64)
+            ends = end + np.cumsum(lengths) * self.dtype.itemsize
+            offsets = np.concatenate(([end], ends[:-1]))
+            follow = (
+                follow and bool((lengths > 0).all()) and np.array_equal(offsets, self.pointers[start : start + _PART])
+            )
+            end = int(ends[-1])
         actual = self.bin_path.stat().st_size
-        if expected != actual:
-            raise _damaged(self.bin_path, f"{actual} bytes, and its index speaks of {expected}")
-        offsets = np.concatenate(([0], np.cumsum(self.lengths.astype(np.int64))[:-1])) * self.dtype.itemsize
-        if len(self.lengths) and ((self.lengths <= 0).any() or not np.array_equal(offsets, self.pointers)):
+        if end != actual:
+            raise _damaged(self.bin_path, f"{actual} bytes, and its index speaks of {end}")
+        if not follow:
             raise _damaged(self.idx_path, "its offsets do not follow from its lengths")
 
     @property
@@ -186,6 +206,11 @@ class Shard:
     def digests(self) -> tuple[str, str]:
         """Returns the SHA-256 of the token file and of the index file (reads both)."""
         return sha256_file(self.bin_path), sha256_file(self.idx_path)
+
+
+def _mapped(path: Path, dtype: str, count: int, offset: int) -> np.ndarray:
+    """A part of an index, on disk."""
+    return np.memmap(path, np.dtype(dtype), "r", offset, (count,)) if count else np.zeros(0, dtype)
 
 
 def _damaged(path: Path, what: str) -> UserError:

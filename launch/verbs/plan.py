@@ -57,7 +57,8 @@ def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     shown = _shown_by_stage(plan)
     console.say(f"# {plan.stage}/{plan.name}, from {plan.recipe}\n{dump(plan.config)}")
     console.say(f"# target {arguments.on}, settled for this machine\n{dump(plan.target)}")
-    layout = plan.layout.describe() if plan.layout else "one process"
+    alone = "one process" if plan.processes == 1 else "one process a host"
+    layout = plan.layout.describe() if plan.layout else alone
     ranks = "1 rank" if plan.processes == 1 else f"{plan.processes} ranks"
     console.say(f"Layout:     {layout}: {ranks}, {plan.target.threads_per_process} thread(s) each")
     for line in [*size_lines(size), *prediction_lines(predicted), *warning_lines(predicted)]:

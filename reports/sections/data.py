@@ -1,25 +1,27 @@
 """The data section: what went in, what each block dropped and why, and what came out."""
 
+from pathlib import Path
 from typing import Any
 
+from kit.files import read_record
 from kit.tokens.card import BlockCard, DatasetCard
 from reports.document import Block, Cell, Column, Excerpt, Excerpts, Figure, Paragraph, Section, Table
 from reports.figures.data import funnel, ranking
-from reports.formats import duration, percent, plural, short_digest, size, whole
+from reports.formats import percent, plural, short_digest, size, whole
+from reports.sections.data_samples import sample_blocks, unread_tables
+from reports.sections.data_statistics import (
+    cluster_figure,
+    language_figure,
+    largest_clusters,
+    length_figure,
+    statistics_tables,
+)
+from reports.sections.data_time import short_time, step_table, time_figure
+from reports.sections.data_tokens import fertility_table, source_table
 from reports.story import Story
 
 REASONS_IN_A_LINE = 2
 INPUTS_ON_SIGHT = 10  # more input files than this are shown on request
-FUNNEL_COLUMNS = (
-    Column("block", "block"),
-    Column("documents_in", "documents in", whole, numeric=True),
-    Column("documents_out", "documents out", whole, numeric=True),
-    Column("kept", "kept", percent, numeric=True),
-    Column("bytes_in", "bytes in", size, numeric=True),
-    Column("bytes_out", "bytes out", size, numeric=True),
-    Column("seconds", "time", duration, numeric=True),
-    Column("dropped", "main reasons"),
-)
 REASON_COLUMNS = (
     Column("block", "block"),
     Column("reason", "reason"),
@@ -33,11 +35,6 @@ SPLIT_COLUMNS = (
     Column("text_bytes", "text", size, numeric=True),
     Column("bytes_per_token", "bytes per token", lambda value: f"{value:.2f}", numeric=True),
     Column("sha256_bin", "shard digest", short_digest, code=True),
-)
-LANGUAGE_COLUMNS = (
-    Column("language", "language"),
-    Column("documents", "documents", whole, numeric=True),
-    Column("bytes", "text", size, numeric=True),
 )
 INPUT_COLUMNS = (
     Column("path", "input file", code=True),
@@ -54,11 +51,22 @@ def data_section(story: Story, summary: dict[str, Any]) -> Section | None:
     if card is None:
         missing = "The data run wrote no dataset card, so nothing is known of its documents: it did not finish."
         return Section("data", "Data", "", [Paragraph(missing, tone="notice")])
-    blocks: list[Block] = [_funnel_figure(card), *_reason_figure(card), *_language_figure(card), *_inputs(card)]
-    blocks += [_funnel_table(card), *_reason_table(card)]
+    artifacts = story.data.run.artifacts
+    fertility = _recorded(artifacts / "fertility.json", "tokens a word by language, as data_prep writes them")
+    clusters = _recorded(artifacts / "clusters.json", "a summary of the near duplicates, as data_prep writes it")
+    samples = _recorded(artifacts / "samples.json", "the sampled documents, as data_prep writes them")
+    blocks: list[Block] = [_funnel_figure(card), *time_figure(card), *_reason_figure(card), *language_figure(card)]
+    blocks += [*length_figure(card), *cluster_figure(card), *_inputs(card)]
+    blocks += [_funnel_table(card), *unread_tables(card, story.data), *source_table(card), _split_table(card)]
+    blocks += [*fertility_table(fertility), *_reason_table(card)]
+    blocks += [*statistics_tables(card), *largest_clusters(clusters), *step_table(card)]
     blocks += [_examples(block) for block in card.blocks if any(block.examples.values())]
-    blocks += _outcome_tables(card)
-    return Section("data", "Data", _lead(card), blocks)
+    return Section("data", "Data", _lead(card), [*blocks, *sample_blocks(samples, collapsed=story.chain)])
+
+
+def _recorded(path: Path, what: str) -> dict[str, Any]:
+    """The content of a file that only newer runs have; empty for older ones."""
+    return read_record(path, what, newest_schema=1) if path.exists() else {}
 
 
 def _reason_table(card: DatasetCard) -> list[Block]:
@@ -109,55 +117,40 @@ def _funnel_note(documents: int, count: int) -> str:
 
 
 def _reason_figure(card: DatasetCard) -> list[Block]:
-    counts: dict[str, int] = {}
-    for block in card.blocks:
-        for reason, count in block.dropped.items():
-            counts[reason] = counts.get(reason, 0) + count
+    counts = {(block.name, reason): count for block in card.blocks for reason, count in block.dropped.items()}
     if not counts:
         return []
-    top = max(counts, key=lambda reason: (counts[reason], reason))
-    title = f"“{top}” dropped the most: {plural(counts[top], 'document')}"
-    rows = [(reason, float(count), f"{count:,}") for reason, count in counts.items()]
-    return [
-        Figure(
-            "reasons",
-            title,
-            ranking("reasons", rows, alt=title, drops=True),
-            "Documents dropped, by reason, all blocks.",
-        )
-    ]
-
-
-def _language_figure(card: DatasetCard) -> list[Block]:
-    if not card.languages:
-        return []
-    top = max(card.languages, key=lambda language: (card.languages[language].bytes, language))
-    total = sum(found.bytes for found in card.languages.values())
-    share = percent(_share(card.languages[top].bytes, total))
-    title = f"{plural(len(card.languages), 'language')}; “{top}” is {share} of the text"
-    rows = [
-        (language, float(found.bytes), f"{size(found.bytes)} · {found.documents:,}")
-        for language, found in card.languages.items()
-    ]
-    caption = "Text bytes and documents by language, after all blocks."
-    return [Figure("languages", title, ranking("languages", rows, alt=title), caption)]
+    top = max(counts, key=lambda found: (counts[found], found))
+    title = f"“{top[1]}” dropped the most: {plural(counts[top], 'document')}"
+    rows = [(f"{reason} ({block})", float(count), f"{count:,}") for (block, reason), count in counts.items()]
+    caption = "Documents dropped, by reason and block. Each document is counted once, where it was dropped."
+    return [Figure("reasons", title, ranking("reasons", rows, alt=title, drops=True), caption)]
 
 
 def _funnel_table(card: DatasetCard) -> Table:
-    rows: list[list[Cell]] = [
-        [
-            block.name,
-            block.documents_in,
-            block.documents_out,
-            _share(block.documents_out, block.documents_in),
-            block.bytes_in,
-            block.bytes_out,
-            block.seconds or None,
-            _mostly(block.dropped),
-        ]
-        for block in card.blocks
-    ]
-    return Table("funnel", "Block by block", FUNNEL_COLUMNS, rows)
+    timed = any(block.cpu_seconds is not None for block in card.blocks)
+    rows: list[list[Cell]] = []
+    for block in card.blocks:
+        seconds = (block.cpu_seconds if timed else block.seconds) or None
+        row: list[Cell] = [block.name, block.documents_in, block.documents_out]
+        row += [_share(block.documents_out, block.documents_in), block.bytes_in, block.bytes_out]
+        row += [seconds, block.documents_in / seconds if seconds else None, _mostly(block.dropped)]
+        rows.append(row)
+    return Table("funnel", "Block by block", _funnel_columns(timed), rows, absent="–")
+
+
+def _funnel_columns(timed: bool) -> tuple[Column, ...]:
+    return (
+        Column("block", "block"),
+        Column("documents_in", "documents in", whole, numeric=True),
+        Column("documents_out", "documents out", whole, numeric=True),
+        Column("kept", "kept", percent, numeric=True),
+        Column("bytes_in", "bytes in", size, numeric=True),
+        Column("bytes_out", "bytes out", size, numeric=True),
+        Column("cpu_seconds" if timed else "seconds", "CPU time" if timed else "time", short_time, numeric=True),
+        Column("documents_per_second", "documents/s", whole, numeric=True),
+        Column("dropped", "main reasons"),
+    )
 
 
 def _mostly(dropped: dict[str, int]) -> str:
@@ -178,27 +171,13 @@ def _examples(block: BlockCard) -> Excerpts:
     return Excerpts(f"Examples of what {block.name} dropped ({len(items)} of {dropped:,})", items, collapsed=True)
 
 
-def _outcome_tables(card: DatasetCard) -> list[Block]:
-    splits: list[list[Cell]] = [
-        [
-            name,
-            split.documents,
-            split.tokens,
-            split.text_bytes,
-            split.text_bytes / split.tokens if split.tokens else None,
-            split.sha256_bin,
-        ]
-        for name, split in card.splits.items()
-    ]
-    languages: list[list[Cell]] = [
-        [name, found.documents, found.bytes]
-        for name, found in sorted(card.languages.items(), key=lambda item: -item[1].bytes)
-    ]
+def _split_table(card: DatasetCard) -> Table:
+    rows: list[list[Cell]] = []
+    for name, split in card.splits.items():
+        rate = split.text_bytes / split.tokens if split.tokens else None
+        rows.append([name, split.documents, split.tokens, split.text_bytes, rate, split.sha256_bin])
     note = "Tokens include one end-of-document token per document; text bytes are UTF-8 without it."
-    tables: list[Block] = [Table("splits", "Splits", SPLIT_COLUMNS, splits, note)]
-    if languages:
-        tables.append(Table("languages", "Languages", LANGUAGE_COLUMNS, languages, brief=False, collapsed=True))
-    return tables
+    return Table("splits", "Splits", SPLIT_COLUMNS, rows, note)
 
 
 def _inputs(card: DatasetCard) -> list[Block]:

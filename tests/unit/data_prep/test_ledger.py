@@ -36,7 +36,7 @@ def test_counts_documents_bytes_and_reasons(tmp_path: Path) -> None:
     assert card.bytes_out == 2 * (2 + 5)
     assert len(card.examples["long"]) == EXAMPLES_PER_REASON
     assert card.examples["unsaid"][0].model_dump() == {"id": "d2", "url": "u", "text": "no"}
-    assert card.seconds >= 0
+    assert card.cpu_seconds is not None and card.cpu_seconds >= 0
 
 
 def test_blocks_come_in_pipeline_order_and_payloads_count(tmp_path: Path) -> None:

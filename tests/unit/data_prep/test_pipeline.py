@@ -34,9 +34,9 @@ def files_of(run: RunDirectory) -> dict[str, bytes]:
 
 
 def without_times(card: DatasetCard) -> dict:
-    data = card.model_dump(exclude={"created_by", "config_digest"})
+    data = card.model_dump(exclude={"created_by", "config_digest", "step_cpu_seconds"})
     for block in data["blocks"]:
-        block.pop("seconds")
+        block.pop("cpu_seconds")
     return data
 
 

@@ -1,17 +1,18 @@
 """The tokenizer: deterministic, exact, and the same in both libraries."""
 
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from resiliparse.extract.html2text import extract_plain_text
 from sentencepiece import SentencePieceProcessor
 from tokenizers import normalizers
 
 from data_prep import huggingface
-from data_prep.blocks.extract import with_resiliparse
 from data_prep.config import TokenizerConfig
-from data_prep.train_tokenizer import CHAT, END_ID, PAD_ID, RESERVED, sample_lines, train
+from data_prep.train_tokenizer import CHAT, END_ID, PAD_ID, RESERVED, Trained, sample_lines, train
 from kit.errors import RunFailure, UserError
 
 ODD = "a <|user|> </s> <0x41>\t\ttabs\n\n  two  spaces ½ ﬁ 日本 😀 12345 no-break\u00a0space"
@@ -20,12 +21,12 @@ ODD = "a <|user|> </s> <0x41>\t\ttabs\n\n  two  spaces ½ ﬁ 日本 😀 12345 
 @pytest.fixture(scope="module")
 def texts(sample_pages: list[tuple[str, bytes]]) -> list[str]:
     pages = [page.split(b"\r\n\r\n", 1)[1].decode("utf-8", "replace") for _, page in sample_pages[:40]]
-    return [text for page in pages if (text := with_resiliparse(page))]
+    return [text for page in pages if (text := extract_plain_text(page, main_content=True, alt_texts=False))]
 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
 def trained(request: pytest.FixtureRequest, texts: list[str]) -> tuple[str, bytes]:
-    return request.param, train(TokenizerConfig(kind=request.param, vocab_size=600), lines(texts))
+    return request.param, train(TokenizerConfig(kind=request.param, vocab_size=600), lines(texts)).model
 
 
 def lines(texts: list[str]) -> Iterator[str]:
@@ -34,7 +35,7 @@ def lines(texts: list[str]) -> Iterator[str]:
 
 def test_training_twice_gives_the_same_bytes(trained: tuple[str, bytes], texts: list[str]) -> None:
     kind, model = trained
-    assert train(TokenizerConfig(kind=kind, vocab_size=600), lines(texts)) == model
+    assert train(TokenizerConfig(kind=kind, vocab_size=600), lines(texts)) == Trained(model, 600)
 
 
 def test_both_libraries_agree_and_text_comes_back(trained: tuple[str, bytes], texts: list[str]) -> None:
@@ -81,9 +82,36 @@ def test_a_wrong_conversion_is_refused(trained: tuple[str, bytes], texts: list[s
         huggingface.check_same_ids(processor, broken, texts[:3])
 
 
-def test_too_little_text_is_said_in_words() -> None:
-    with pytest.raises(UserError, match="vocab_size: 32000"):
-        train(TokenizerConfig(), iter(["a little text"]))
+def test_a_page_with_the_mark_of_a_space_does_not_stop_a_run(trained: tuple[str, bytes]) -> None:
+    kind, model = trained
+    processor = SentencePieceProcessor(model_proto=model)
+    huggingface.check_same_ids(processor, huggingface.convert(processor, kind), ["bars \u2581\u2582\u2583 \u2581"])
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_too_little_text_is_said_in_words(kind: str, texts: list[str]) -> None:
+    with pytest.raises(UserError, match="vocab_size: 32000") as caught:
+        train(TokenizerConfig(kind=kind), lines(texts[:3]))
+    assert re.search(r"at most \d+", caught.value.action)
+    assert "allow_smaller" in caught.value.action
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_the_largest_vocabulary_that_a_small_text_gives(kind: str, texts: list[str]) -> None:
+    config = TokenizerConfig(kind=kind, allow_smaller=True)
+    trained = train(config, lines(texts[:12]))
+    assert SentencePieceProcessor(model_proto=trained.model).get_piece_size() == trained.vocab_size
+    assert trained.vocab_size % 64 == 0
+    assert 300 <= trained.vocab_size < 32_000
+    assert train(config, lines(texts[:12])) == trained
+    with pytest.raises(UserError, match="cannot be learned"):
+        train(TokenizerConfig(kind=kind, vocab_size=trained.vocab_size + 64), lines(texts[:12]))
+
+
+@pytest.mark.parametrize("some", [[], ["a little text"]])
+def test_a_text_too_small_for_any_vocabulary_is_an_error_all_the_same(some: list[str]) -> None:
+    with pytest.raises(UserError, match="cannot be learned"):
+        train(TokenizerConfig(kind="unigram", allow_smaller=True), some)
 
 
 def test_the_sample_is_spread_and_long_lines_are_cut() -> None:

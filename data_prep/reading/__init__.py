@@ -1,0 +1,1 @@
+"""Crawl files as records: where one begins, what survives damage, and which task reads which bytes."""
