@@ -21,6 +21,7 @@ from launch.machine import git_state, package_versions
 from launch.outcome import last_failure, standing
 from launch.prepare import prepare
 from launch.recipe_files import ROOT, find_chain
+from launch.reporting import build_report
 from launch.study import StudyConfig, plan_study
 from launch.supervise import INTERRUPTED, result_of
 from launch.supervise import execute as execute_run
@@ -112,13 +113,6 @@ def resume_chain(run: RunDirectory, console: Console, debug: bool = False) -> Ch
         _, stages = plan_chain(find_chain(str(request["chain"])), root, str(request["target"]), request["sets"])
     console.say(f"Resuming chain {run.id}")
     return Chain(run, stages, bool(request["fresh"]), console, debug).go()
-
-
-def build_report(run: RunDirectory) -> dict[str, Any]:
-    """The report of a run or chain; returns its summary."""
-    from reports.build import build_report as build  # drawing is slow to import, and most verbs draw nothing
-
-    return build(run.path)
 
 
 class Chain:

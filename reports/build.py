@@ -11,7 +11,7 @@ from reports.compose import compose
 from reports.document import Table
 from reports.html import render_html
 from reports.markdown import render_markdown
-from reports.story import read_story
+from reports.story import Story, read_story
 from reports.summary import summarise
 
 
@@ -26,7 +26,7 @@ def build_report(run_dir: Path) -> dict[str, Any]:
         RunFailure: The disk is full.
     """
     story = read_story(Path(run_dir))
-    summary = summarise(story)
+    summary = _write_summary(story)
     report = compose(story, summary)
     folder = story.subject.run.report
     for name in ("tables", "figures"):
@@ -37,8 +37,18 @@ def build_report(run_dir: Path) -> dict[str, Any]:
         atomic_write(folder / "figures" / f"{figure.name}.svg", figure.svg + "\n")
     atomic_write(folder / "report.html", render_html(report))
     atomic_write(folder / "report.md", render_markdown(report))
+    return summary
+
+
+def build_summary(run_dir: Path) -> dict[str, Any]:
+    """Writes RUN/report/summary.json alone, which takes no time, and returns it. Errors as of `build_report`."""
+    return _write_summary(read_story(Path(run_dir)))
+
+
+def _write_summary(story: Story) -> dict[str, Any]:
+    summary = summarise(story)
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
-    atomic_write(folder / "summary.json", text + "\n")
+    atomic_write(story.subject.run.report / "summary.json", text + "\n")
     return summary
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from launch.chain import build_report
 from launch.console import Console
+from launch.reporting import build_report
 from launch.verbs.arguments import Answer, add_run_argument, chosen_run
 
 HELP = "build the report of a run or chain, and print where it is"

@@ -10,6 +10,7 @@ from launch.chain import resume_chain
 from launch.console import Console
 from launch.host.processes import live_processes
 from launch.outcome import standing
+from launch.reporting import conclude
 from launch.supervise import execute as execute_run
 from launch.supervise import result_of
 from launch.verbs.arguments import Answer, add_run_argument, chosen_run
@@ -44,4 +45,4 @@ def execute(arguments: argparse.Namespace, console: Console) -> Answer:
         return Answer(*resume_chain(run, console, arguments.debug))
     console.say(f"Resuming {run.id}")
     code = execute_run(run, console, resumed=True, debug=arguments.debug)
-    return Answer(code, result_of(run, code))
+    return Answer(code, {**conclude(run, console), **result_of(run, code)})

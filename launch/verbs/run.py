@@ -15,6 +15,7 @@ from launch.planner.fallback import fall_back
 from launch.planner.shown import warning_lines
 from launch.prepare import job_of_run, prepare
 from launch.rented import rented
+from launch.reporting import conclude
 from launch.supervise import execute as execute_run
 from launch.supervise import result_of
 from launch.verbs.arguments import Answer, add_recipe_arguments, parent_references
@@ -67,7 +68,8 @@ def execute(arguments: argparse.Namespace, console: Console) -> Answer:
 
 def _answer(plan: Plan, arguments: argparse.Namespace, console: Console) -> Answer:
     code, run = _run_plan(plan, arguments, console, last=True)
-    return Answer(code, result_of(run, code))
+    summary = {} if arguments.render else conclude(run, console)
+    return Answer(code, {**summary, **result_of(run, code)})
 
 
 def _run_plan(

@@ -201,6 +201,9 @@ def test_real_crawl_records_become_shards_that_train(tmp_path: Path) -> None:
     )
     assert code == 0, said
     card = json.loads((Path(data["path"]) / "artifacts" / "card.json").read_text())
+    assert data["documents_out"] == card["documents_out"], "--json prints the run's summary"
+    assert json.loads((Path(data["path"]) / "report" / "summary.json").read_text())["tokens"] == data["tokens"]
+    assert (Path(data["path"]) / "report" / "report.html").is_file()
     assert card["documents_in"] > 20
     assert card["documents_out"] >= 5
     assert card["records_corrupt"] >= 1
