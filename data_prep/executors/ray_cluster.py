@@ -15,7 +15,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from data_prep.config import ExecuteConfig
 from data_prep.executors.tasks import Progress, completed
-from data_prep.processes import listen_for_stop
+from data_prep.processes import StopRequest, listen_for_stop
 from kit.errors import RunFailure, UserError
 
 VERSION = "2.60.0"
@@ -62,7 +62,7 @@ class RayExecutor:
             mem_per_cpu_gb=_WORKER_GIB,
         )
         # In the end datatrove adds up statistics, which tasks that were done under another executor have not left.
-        with _told(folder, tasks, progress), suppress(FileNotFoundError):
+        with _told(folder, tasks, progress), _stop_heard(), suppress(FileNotFoundError):
             executor.run()
         left = sorted(set(range(tasks)) - completed(folder))
         if left:
@@ -88,6 +88,17 @@ class RayExecutor:
                 action="see `ray status` on its head node, or leave execute.ray_address out to start one here",
             ) from error
         listen_for_stop()  # Ray has put its own answer to SIGTERM in place, which ends the process without a word
+
+
+@contextmanager
+def _stop_heard() -> Iterator[None]:
+    """A stop that is raised inside Ray's compiled code comes out of it as a SystemError."""
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__ or error.__context__, StopRequest):
+            raise StopRequest from error
+        raise
 
 
 @contextmanager
