@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from re import _constants, _parser  # type: ignore[attr-defined]
+from re import _compiler, _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
 
 _NOTHING: dict[str, tuple[str, ...]] = {}
@@ -37,6 +37,26 @@ def _without_torch() -> Iterator[None]:
             del sys.modules["torch"]
 
 
+@contextmanager
+def _classes_once() -> Iterator[None]:
+    """French names the class of all letters some hundred times in one pattern, and the compiler sorts each anew."""
+    plain = _compiler._optimize_charset
+    known: dict[Any, tuple[list[Any], bool]] = {}
+
+    def once(charset: list[Any], *rest: Any) -> tuple[list[Any], bool]:
+        key = (tuple(charset), *map(id, rest))
+        if key not in known:
+            known[key] = plain(charset, *rest)
+        done, cased = known[key]
+        return list(done), cased
+
+    _compiler._optimize_charset = once
+    try:
+        yield
+    finally:
+        _compiler._optimize_charset = plain
+
+
 class SpacyRules:
     """The tokenizer of a blank spaCy model.
 
@@ -54,7 +74,8 @@ class SpacyRules:
             from spacy.attrs import ORTH
             from spacy.tokenizer import Tokenizer
 
-        self._model = spacy.blank(language)
+        with _classes_once():
+            self._model = spacy.blank(language)
         tokenizer = self._model.tokenizer
         if type(tokenizer) is not Tokenizer:
             raise ValueError(f"spaCy splits {language!r} with {type(tokenizer).__name__}")

@@ -83,8 +83,7 @@ def scan(source: str) -> Page:
     here = linked = 0
     in_link = False
     kinds = KIND.get
-    for match in _TAG.finditer(source):
-        end, name, attributes, text = match.groups()
+    for end, name, attributes, text in map(re.Match.groups, _TAG.finditer(source)):
         kind = kinds(name, -1)
         if kind < 0:
             name = name.lower()
@@ -102,7 +101,7 @@ def scan(source: str) -> Page:
                 break
             if kind == BLOCK:
                 here = _close(parents, tags, here, name) if end else _open(page, here, name, attributes, hints)
-        if text:
+        if text and (parts or in_link or not text.isspace() or tags[here] == "pre"):
             parts.append(text)
             if in_link:
                 linked += len(text)
