@@ -149,8 +149,3 @@ def _masked_phones(run: re.Match[str]) -> str:
 
 def _digits(shown: str) -> int:
     return sum(character.isdigit() for character in shown)
-
-
-def mask_pii(config: PiiConfig) -> MaskPii:
-    """The block with this recipe's choices."""
-    return MaskPii(config)

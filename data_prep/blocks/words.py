@@ -1,22 +1,19 @@
 """Words and sentences, as datatrove's spaCy splitters find them, at a fraction of their time.
 
-The thresholds of the quality filters were set on such words. MinHash and the like compare pages with one another, not
-with a paper's thresholds: `plain_words` is for them.
+The thresholds of the quality filters were set on such words. Deduplication compares pages with one another, not with a
+paper's thresholds, and has plainer words of its own (data_prep/dedup/words.py).
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-import regex
 from datatrove.utils.word_tokenizers import SpaCyTokenizer, WhitespaceTokenizer, WordTokenizer, load_word_tokenizer
 
 from data_prep.blocks.spacy_rules import SpacyRules
-from data_prep.blocks.splitters import UNSPACED, AnyScript, RememberingSplitter, Splitter, StockSplitter
+from data_prep.blocks.splitters import AnyScript, RememberingSplitter, Splitter, StockSplitter
 from kit.errors import UserError
 
-_PLAIN = regex.compile(rf"[{UNSPACED}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+", regex.V1)
-_ASCII_MARKS = {code: " " for code in range(128) if not chr(code).isalnum()}
 # datatrove's table gives plain `zh` the rules for Latin script, under which a Chinese page is a handful of words.
 _WITH_SCRIPT = {"zh": "zh_Hani"}
 
@@ -50,12 +47,6 @@ def check_languages(languages: list[str]) -> None:
                 expected="ISO 639-1 codes of languages that spaCy's blank models split, such as en, fr, de, es, it",
                 action="remove the language, or install the package that the message names",
             ) from error
-
-
-def plain_words(text: str) -> list[str]:
-    """Words in lower case without punctuation, whatever the language; characters of unspaced scripts one by one."""
-    text = text.lower()
-    return text.translate(_ASCII_MARKS).split() if text.isascii() else _PLAIN.findall(text)
 
 
 @cache

@@ -13,7 +13,7 @@ from data_prep.blocks import splitters
 from data_prep.blocks.kinds import kind_of, sentences_in, symbols, with_letters
 from data_prep.blocks.spacy_rules import SpacyRules
 from data_prep.blocks.splitters import RememberingSplitter
-from data_prep.blocks.words import check_languages, plain_words, splitter, words_of
+from data_prep.blocks.words import check_languages, splitter, words_of
 from kit.errors import UserError
 
 SENTENCES = Path(__file__).parents[4] / "shared" / "data" / "langid" / "tatoeba_long.txt"
@@ -115,10 +115,3 @@ def test_chinese_is_not_one_word_a_line() -> None:
     text = "敏捷的棕色狐狸跳过了懒狗。" * 3
     assert len(words_of(text, "zh")) > 10
     assert "".join(words_of(text, "zh")) == text
-
-
-def test_plain_words() -> None:
-    assert plain_words("Two words, 東京都 x—Y! don't") == ["two", "words", "東", "京", "都", "x", "y", "don", "t"]
-    assert plain_words("A-b_c 12.5\tz") == ["a", "b", "c", "12", "5", "z"]
-    assert plain_words("naïve A-b_c हिन्दी") == ["naïve", "a", "b", "c", "हिन्दी"]
-    assert plain_words("... –") == []
