@@ -103,8 +103,10 @@ HINT_GROUPS: tuple[str, ...] = (
     "^col|^row$|left|right|^block|module|section|panel|^box",
 )
 
-_ATTRIBUTE = re.compile(r"""([^\s=]++)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"']++))""")
-_TELLING = ("class", "id", "role", "itemprop", "style", "hidden", "testid")  # last words of attributes' names
+# By the last words of attributes' names: "data-testid" is one of them.
+_TELLING = re.compile(
+    r"""(?:class|id|role|itemprop|style|hidden)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"']++))""", re.I
+)
 _STEMS = tuple(re.compile(group) for group in HINT_GROUPS)
 _WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 _MOST_WORDS = 40  # of one tag: generated class lists can be endless
@@ -115,9 +117,7 @@ BITS = len(TAG_GROUPS) + len(HINT_GROUPS)
 def hint_bits(attributes: str) -> int:
     """The hint groups that an opening tag's attributes name, above the bits of the elements."""
     bits = words = 0
-    for name, double, single, bare in _ATTRIBUTE.findall(attributes):
-        if not name.lower().endswith(_TELLING):
-            continue
+    for double, single, bare in _TELLING.findall(attributes):
         for word in _WORD.findall(double or single or bare):
             bits |= _word_bits(word)
             words += 1

@@ -77,7 +77,7 @@ def scan(source: str) -> Page:
     """The blocks of a page; time and memory are linear in its length, of which at most 16 Mi characters are read."""
     source = _DEAD.sub("", f"<br>{source[:_MAX_CHARACTERS]}<br>")
     page = Page()
-    parents, tags = page.parents, page.tags
+    parents, tags, texts = page.parents, page.tags, page.texts
     parts: list[str] = []
     hints: dict[str, int] = {}
     here = linked = 0
@@ -96,11 +96,18 @@ def scan(source: str) -> Page:
             if parts:
                 _flush(page, parts, linked, here)
                 parts.clear()
+                if len(texts) > _MAX_BLOCKS:
+                    break
             linked = 0
-            if len(parents) > _MAX_ELEMENTS or len(page.texts) > _MAX_BLOCKS:
-                break
             if kind == BLOCK:
-                here = _close(parents, tags, here, name) if end else _open(page, here, name, attributes, hints)
+                if not end:
+                    if len(parents) > _MAX_ELEMENTS:
+                        break
+                    here = _open(page, here, name, attributes, hints)
+                elif tags[here] == name:
+                    here = parents[here]
+                else:
+                    here = _close(parents, tags, here, name)
         if text and (parts or in_link or not text.isspace() or tags[here] == "pre"):
             parts.append(text)
             if in_link:
@@ -126,7 +133,7 @@ def _flush(page: Page, parts: list[str], linked: int, here: int) -> None:
 
 def _open(page: Page, here: int, name: str, attributes: str, hints: dict[str, int]) -> int:
     """Add an element inside the innermost one that it does not end; returns its number."""
-    parents, tags = page.parents, page.tags
+    parents, tags, inherited = page.parents, page.tags, page.inherited
     ended = CLOSES.get(name, PARAGRAPH_ONLY)
     while tags[here] in ended:
         here = parents[here]
@@ -136,12 +143,13 @@ def _open(page: Page, here: int, name: str, attributes: str, hints: dict[str, in
         if known is None:
             known = hints[attributes] = hint_bits(attributes)
         bits |= known
+    number = len(parents)
     parents.append(here)
     tags.append(name)
     page.bits.append(bits)
-    page.inherited.append(page.inherited[here] | bits)
+    inherited.append(inherited[here] | bits)
     page.starts.append(len(page.texts))
-    return len(parents) - 1
+    return number
 
 
 def _close(parents: list[int], tags: list[str], here: int, name: str) -> int:
