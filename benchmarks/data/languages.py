@@ -1,4 +1,4 @@
-"""Accuracy of language identification on labelled sentences: `python -m benchmarks.data.languages FILE`.
+"""Accuracy of language identification on labelled sentences: `python -m benchmarks.data.languages [FILE]`.
 
 FILE has tab-separated columns; the third is the ISO 639-3 label, the fourth the text (the layout of CLD2's Tatoeba
 test). Counted are the languages that fastText's model knows; the last line printed is JSON.
@@ -6,15 +6,17 @@ test). Counted are the languages that fastText's model knows; the last line prin
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.data.measured import ROOT
 from data_prep.blocks.language import cld2_languages, fasttext_languages, identify
 
+SENTENCES = ROOT.parent / "shared" / "data" / "langid" / "tatoeba_long.txt"
 # ISO 639-3 -> ours. True synonyms alone: a macrolanguage and the one member that goes by its name (zho = cmn,
 # msa = zsm, aze = azj, est = ekk, lav = lvs, fas = pes, ara = arb, nor = nob, sqi = als of ISO, kur = kmr, mlg = plt,
 # uzb = uzn, swa = swh, yid = ydd, ori = ory, nep = npi). Not so hbs: hr, bs and sr are told apart.
@@ -81,4 +83,6 @@ def _known_codes() -> set[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(Path(sys.argv[1])), ensure_ascii=False))
+    given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given.add_argument("sentences", type=Path, nargs="?", default=SENTENCES)
+    print(json.dumps(measure(given.parse_args().sentences), ensure_ascii=False))
