@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -43,9 +44,24 @@ def accelerator(device_name: str) -> Accelerator | None:
     return max(fitting, key=lambda a: len(a.match), default=None)
 
 
-def available_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Returns the number of cores that this process may use: its affinity, and in a container its quota of time.
+
+    Args:
+        cgroup: Where the container's own control group is mounted, of version 2 or 1.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(cgroup / "cpu.max") or _quota(cgroup / "cpu/cpu.cfs_quota_us", cgroup / "cpu/cpu.cfs_period_us")
+    return max(1, min(cores, math.ceil(quota))) if quota else cores
+
+
+def _quota(*files: Path) -> float | None:
+    """Cores' worth of time in files that hold quota and period in microseconds; None where there is no limit."""
+    try:
+        quota, period = (float(word) for file in files for word in file.read_text(encoding="ascii").split())
+    except (OSError, ValueError):  # no such file, or `max`
+        return None
+    return quota / period if quota > 0 and period > 0 else None
 
 
 def count_cuda_devices() -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.hardware import accelerator, accelerators, count_cuda_devices
+from kit.hardware import accelerator, accelerators, available_cores, count_cuda_devices
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,19 @@ def test_devices_are_counted_from_the_drivers_list(
 def test_without_a_driver_there_is_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert count_cuda_devices() == 0
+
+
+def test_a_containers_quota_limits_the_cores(tmp_path: Path) -> None:
+    free = available_cores(tmp_path)
+    assert free >= 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert available_cores(tmp_path) == free
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert available_cores(tmp_path) == 1
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert available_cores(tmp_path) == free
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("90000\n")
+    assert available_cores(tmp_path) == 1
