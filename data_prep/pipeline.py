@@ -37,8 +37,12 @@ def run(config: DataPrepConfig, run: RunDirectory, hosts: Hosts | None = None) -
         RunFailure: a full disk, a killed worker, a tokenizer that cannot be converted exactly, another host's failure.
     """
     hosts = hosts or Hosts()
-    files = _inputs(config, run, hosts)
     places = Places(run.path / "work")
+    if (run.artifacts / CARD_NAME).exists():  # it ended while it tidied up, and nothing else was left to do
+        if hosts.first:
+            _tidy_up(config, places)
+        return
+    files = _inputs(config, run, hosts)
     executor = build_executor(config, hosts)
     with disk_full_as_failure(places.work):
         for step in text_steps(config, files, places):
@@ -96,5 +100,10 @@ def _finish(config: DataPrepConfig, run: RunDirectory, places: Places, files: li
         splits = join_splits(places.encoded, run.artifacts, config.split.validation_fraction)
     card = build_card(config, run, places, files, splits, merge(places.statistics))
     write_card(run.artifacts / CARD_NAME, card)
-    if not config.keep_intermediate:
+    _tidy_up(config, places)
+
+
+def _tidy_up(config: DataPrepConfig, places: Places) -> None:
+    """Once the card is there, what lies between the steps is of no use."""
+    if not config.keep_intermediate and places.work.exists():
         shutil.rmtree(places.work)

@@ -131,6 +131,16 @@ def test_stops_when_asked_and_goes_on_to_the_same_result(make_run: MakeRun, smal
     assert files_of(run) == files_of(whole)
 
 
+def test_a_run_that_ended_while_it_tidied_up_is_finished(make_run: MakeRun, small_crawl: Path) -> None:
+    config, run = make_run([str(small_crawl)], filters=dict.fromkeys(("gopher_repetition", "gopher_quality", "c4")))
+    pipeline.run(config, run)
+    made = files_of(run)
+    (run.path / "work" / "steps").mkdir(parents=True)  # what a kill may have left: marks without their files
+    pipeline.run(config, run)
+    assert files_of(run) == made
+    assert not (run.path / "work").exists()
+
+
 def test_bad_input_ends_with_three_parts_and_code_2(make_run: MakeRun, tmp_path: Path) -> None:
     _, run = make_run([str(tmp_path / "missing.warc.gz")])
     process = subprocess.run([sys.executable, "-m", "data_prep", str(run.path)], cwd=ROOT, capture_output=True)
