@@ -1,6 +1,6 @@
 """Sets up .venv-cloud: Ansible with the AWS collection, and an emulator of the EC2 API for tests (`make setup-cloud`).
 
-Everything is pinned by requirements/cloud.txt. A second call finds the stamp of the first and does nothing.
+Everything is pinned by requirements/cloud.txt.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from infra.environment import GIB, ONLINE, ROOT, SetupError, check_python, run
-from kit.errors import UserError
-from kit.files import sha256_file
+from infra.environment import ONLINE, SetupError, run
+from infra.side_environment import SideEnvironment
 
-LOCK = ROOT / "requirements" / "cloud.txt"
-VENV = ROOT / ".venv-cloud"
-BIN = VENV / "bin"
-STAMP = VENV / "slipway-setup"
-FREE_GIB = 1
 # The collection is published inside this wheel; unpacked whole it would take 800 MB, of which we need 5.
 COMMUNITY_PACKAGE = "ansible==12.3.0"
 COMMUNITY_SHA256 = "cd156f82fa87f7a899212b0efa9f7ca3a24d609212de9f78428a572eb01e5414"
 COLLECTION = "ansible_collections/amazon/aws/"
 
 
-def stamp_text() -> str:
-    """Returns a finished set-up's stamp."""
-    return "\n".join((sha256_file(LOCK), COMMUNITY_SHA256, sys.version.split()[0])) + "\n"
+CLOUD = SideEnvironment(
+    folder=".venv-cloud",
+    lock="cloud.txt",
+    what="cloud environment",
+    holds="Ansible and its AWS collection",
+    command="make setup-cloud",
+    marks=(COMMUNITY_SHA256,),
+)
+BIN = CLOUD.programs
 
 
 def is_ready() -> bool:
     """Whether the environment is there, as the lock has it."""
-    return STAMP.is_file() and STAMP.read_text(encoding="utf-8") == stamp_text()
+    return CLOUD.is_ready()
 
 
 def require() -> Path:
@@ -44,13 +44,7 @@ def require() -> Path:
     Raises:
         UserError: It has not been set up.
     """
-    if not is_ready():
-        raise UserError(
-            f"no finished cloud environment in {VENV}",
-            expected="Ansible and its AWS collection, which have an environment of their own",
-            action="make it with `make setup-cloud` (about a minute)",
-        )
-    return BIN
+    return CLOUD.require()
 
 
 def unpack_collection(python: Path) -> None:
@@ -77,32 +71,10 @@ def unpack_collection(python: Path) -> None:
             archive.extractall(packages, [name for name in archive.namelist() if name.startswith(COLLECTION)])
 
 
-def install() -> None:
-    """Makes .venv-cloud and fills it."""
-    free = shutil.disk_usage(ROOT).free / GIB
-    if free < FREE_GIB:
-        raise SetupError(f"{free:.1f} GiB free on the disk that holds {ROOT}", f"{FREE_GIB} GiB", "free some space")
-    # Afresh, so that nothing stays that an earlier lock has brought.
-    shutil.rmtree(VENV, ignore_errors=True)
-    run([sys.executable, "-m", "venv", str(VENV)], "Making .venv-cloud", "remove .venv-cloud and try again")
-    pip = [str(BIN / "python"), "-m", "pip", "install", "--no-deps", "-r", str(LOCK)]
-    run(pip, "Installing requirements/cloud.txt", ONLINE)
-    unpack_collection(BIN / "python")
-
-
 def main() -> int:
     """Sets up, or does nothing where everything is there."""
-    try:
-        check_python()
-        if is_ready():
-            return 0
-        install()
-        STAMP.write_text(stamp_text(), encoding="utf-8")
-    except SetupError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print("The cloud environment is ready. Next: `slipway up --on aws`, and docs/cloud.md for what it costs.")
-    return 0
+    ready = "The cloud environment is ready. Next: `slipway up --on aws`, and docs/cloud.md for what it costs."
+    return CLOUD.set_up(ready, unpack_collection)
 
 
 if __name__ == "__main__":
