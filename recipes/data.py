@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -25,11 +25,20 @@ class Batch:
 
     tokens and labels are [samples, sequence_length]; labels are the tokens one place to the right, or IGNORED. Losses
     are means over the counted labels of the whole job, so that ranks with longer answers weigh more.
+
+    Attributes:
+        step: The optimizer step, from 1.
+        tokens, labels: As above.
+        documents: [samples, sequence_length], which document of its sample every token belongs to, from 0; a token
+            sees its own document alone. None: a sample is one row of text.
+        sources: [samples], which source of a blend every sample is from, from 0. None: there is one.
     """
 
     step: int
     tokens: Ids
     labels: Ids
+    documents: Ids | None = field(default=None, kw_only=True)
+    sources: Ids | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from data_prep import huggingface
 from data_prep.config import TokenizerConfig
 from data_prep.train_tokenizer import END_ID, PAD_ID, train
 from recipes.model.config import ModelConfig
-from recipes.model.huggingface import SpecialIds, write_directory
+from recipes.model.families import SpecialIds
+from recipes.model.huggingface import write_directory
 from recipes.model.init import first_tensor
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,8 @@ from recipes.distributed.processes import Processes
 from recipes.engines.protocol import Engine
 from recipes.engines.table import build_engine
 from recipes.model.config import ModelConfig
-from recipes.model.huggingface import SpecialIds, write_directory
+from recipes.model.families import SpecialIds
+from recipes.model.huggingface import write_directory
 from recipes.model.init import first_tensor
 from recipes.pretrain.config import PretrainConfig
 from recipes.training.config import TrainingConfig

@@ -15,13 +15,20 @@ class StepResult(NamedTuple):
     """One optimizer step over the whole job; the same on every rank.
 
     loss is the mean nats per counted token before the step, grad_norm the norm before clipping, tokens how many tokens
-    the step consumed where that differs from step to step, extra further numbers for the step's record.
+    the step consumed where that differs from step to step, extra further numbers for the step's record, skipped
+    whether the optimizer left the step out because the gate said so.
     """
 
     loss: float
     grad_norm: float
     tokens: int | None = None
     extra: Mapping[str, float] = {}
+    skipped: bool = False
+
+
+Gate = Callable[[float, float], bool]
+"""Asked with (loss, gradient norm before clipping), the same on every rank, before the optimizer moves anything; False:
+the step is left out, and weights, moments and the optimizer's own step count stay as they are."""
 
 
 class Engine(Protocol):

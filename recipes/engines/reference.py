@@ -12,7 +12,7 @@ from recipes.data import Batch, Ids
 from recipes.distributed.processes import Processes
 from recipes.engines.loss import count_labels, loss_sum, micro_batches
 from recipes.engines.optimizer import build_adamw
-from recipes.engines.protocol import StepResult
+from recipes.engines.protocol import Gate, StepResult
 from recipes.model.config import ModelConfig
 from recipes.model.gpt import Gpt
 from recipes.training.config import TrainingConfig
@@ -26,6 +26,7 @@ class ReferenceEngine:
     name = "reference"
     data_rank = 0
     data_degree = 1
+    gate: Gate | None = None
 
     def __init__(self, config: TrainingConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> None:
         if processes.world_size > 1:
@@ -63,11 +64,13 @@ class ReferenceEngine:
             loss = loss_sum(self._model(tokens), labels) / count
             loss.backward()
             total += loss.item()
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip)
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip).item()
+        if self.gate is not None and not self.gate(total, norm):
+            return StepResult(total, norm, skipped=True)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        return StepResult(total, norm.item())
+        return StepResult(total, norm)
 
     @torch.no_grad()
     def mean_loss(self, batches: Sequence[Batch]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from recipes.model.config import ModelConfig
-from recipes.training.config import TrainingConfig
+from recipes.training.config import TokenDataConfig, TrainingConfig
 
 
 class PretrainConfig(TrainingConfig):
@@ -14,5 +14,6 @@ class PretrainConfig(TrainingConfig):
     stage: Literal["pretrain"] = "pretrain"
     parents: dict[str, str] = {"data": "last:data_prep"}
     engine: Literal["megatron", "accelerate", "reference"] = "megatron"
+    data: TokenDataConfig
     model: ModelConfig
     export: bool = True

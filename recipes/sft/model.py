@@ -14,7 +14,7 @@ from kit.run.directory import RunDirectory
 from recipes.chat.generation import load_model
 from recipes.chat.template import MARKS, ChatTemplate
 from recipes.dataset import parent_artifacts
-from recipes.model.huggingface import model_config
+from recipes.model.families import model_config
 from recipes.sft.config import LoraConfig, SftConfig
 
 WITHOUT_SHAPE = "kaplan_6n"

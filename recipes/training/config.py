@@ -24,6 +24,17 @@ class DataConfig(Config):
         return self.global_batch_samples * self.sequence_length
 
 
+class TokenDataConfig(DataConfig):
+    """Batches of token shards: one dataset, or several blended by weight.
+
+    `blend` names parents (data_prep runs) with their weights; empty: the parent `data` alone. With `reset_attention`
+    a document sees itself alone and its positions count from its own beginning (packed sequences).
+    """
+
+    blend: dict[str, float] = {}
+    reset_attention: bool = False
+
+
 class OptimizerConfig(Config):
     """AdamW (Loshchilov and Hutter 2019). `distributed` shards its state over the data axis (ZeRO-1)."""
 
@@ -54,7 +65,23 @@ class CheckpointConfig(Config):
     """When to keep what is needed to go on after a stop or a failure."""
 
     every_steps: int | None = Field(default=None, ge=1, description="empty: only when stopped")
-    keep: int = Field(default=2, ge=1)
+    keep: int = Field(default=2, ge=1, description="how many of the newest stay")
+    keep_every: int | None = Field(default=None, ge=1, description="those of every so many steps stay too, for good")
+    asynchronous: bool = Field(default=True, description="training goes on while a checkpoint is written")
+
+
+class InstabilityConfig(Config):
+    """What becomes of a step whose loss or gradient is not a number, or far above what came before.
+
+    `skip`: the optimizer leaves the step out, and it is counted; after `most_skips` in a row the run stops. `stop`: the
+    run ends with its last checkpoint, which holds no such step. A loss is a spike above `spike_factor` times the
+    median of the last `window` steps' losses; empty: only what is not a number counts.
+    """
+
+    action: Literal["stop", "skip"] = "stop"
+    spike_factor: float | None = Field(default=None, gt=1)
+    window: int = Field(default=32, ge=4)
+    most_skips: int = Field(default=10, ge=1)
 
 
 class WandbConfig(Config):
@@ -83,6 +110,7 @@ class TrainingConfig(Config):
     engine: str
     seed: int = Field(default=1234, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
+    recompute: Literal["none", "selective", "full"] = "none"
     layout: Layout = Layout()
     data: DataConfig
     optimizer: OptimizerConfig
@@ -90,6 +118,7 @@ class TrainingConfig(Config):
     budget: BudgetConfig
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    instability: InstabilityConfig = InstabilityConfig()
     logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")

@@ -14,7 +14,8 @@ from recipes.dataset import Dataset
 from recipes.distributed.processes import Processes
 from recipes.engines.protocol import Engine
 from recipes.model.config import ModelConfig
-from recipes.model.huggingface import SpecialIds, write_directory
+from recipes.model.families import SpecialIds
+from recipes.model.huggingface import write_directory
 
 LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.5}
 """Logits that differ by more mean a wrong weight. bf16 keeps 8 bits, so there only gross errors show."""

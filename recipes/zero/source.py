@@ -15,9 +15,10 @@ from kit.files import require_file
 from kit.run.directory import RunDirectory
 from recipes.dataset import Dataset, parent_artifacts
 from recipes.model.config import ModelConfig
-from recipes.model.huggingface import model_config, weights_reader
+from recipes.model.families import model_config
 from recipes.model.init import first_tensor
 from recipes.model.tokenizer import check_same_tokenizer
+from recipes.model.weight_files import weights_reader
 from recipes.zero.config import ZeroConfig
 
 

@@ -27,9 +27,11 @@ from recipes.dataset import open_dataset
 from recipes.distributed.processes import Processes
 from recipes.engines.loss import loss_sum
 from recipes.model.config import ModelConfig
+from recipes.model.families import SpecialIds
 from recipes.model.gpt import Gpt
-from recipes.model.huggingface import SpecialIds, weights_reader, write_directory
+from recipes.model.huggingface import write_directory
 from recipes.model.init import first_tensor
+from recipes.model.weight_files import weights_reader
 from recipes.stop import STOP, Stopped
 from recipes.zero.config import ZeroConfig
 from recipes.zero.source import find_source

@@ -15,7 +15,7 @@ from recipes.engines.accelerate.stepper import Stepper
 from recipes.engines.loss import count_labels, loss_sum, micro_batches
 from recipes.engines.protocol import StepResult
 from recipes.model.config import ModelConfig
-from recipes.model.huggingface import SpecialIds, hugging_face_config
+from recipes.model.families import SpecialIds, hugging_face_config
 from recipes.training.config import TrainingConfig
 
 

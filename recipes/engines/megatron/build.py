@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 from megatron.core import parallel_state, tensor_parallel
-from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
@@ -58,43 +57,6 @@ def build_groups(layout: Layout, seed: int) -> ProcessGroupCollection:
     )
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
     return ProcessGroupCollection.use_mpu_process_groups()
-
-
-def transformer_config(config: TrainingConfig, model: ModelConfig, dtype: torch.dtype) -> TransformerConfig:
-    """Megatron's words for the recipe's model and layout."""
-    layout = config.layout
-    translated = TransformerConfig(
-        num_layers=model.layers,
-        hidden_size=model.hidden,
-        num_attention_heads=model.heads,
-        num_query_groups=model.kv_heads,
-        ffn_hidden_size=model.ffn,
-        normalization="RMSNorm",
-        layernorm_epsilon=model.norm_eps,
-        gated_linear_unit=True,
-        activation_func=torch.nn.functional.silu,
-        add_bias_linear=False,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        tensor_model_parallel_size=layout.tensor,
-        pipeline_model_parallel_size=layout.pipeline,
-        virtual_pipeline_model_parallel_size=layout.interleave if layout.interleave > 1 else None,
-        context_parallel_size=layout.context,
-        sequence_parallel=layout.sequence,
-        # Of two stages each is the other's neighbour on both sides: messages that are sent as one batch would be
-        # taken for one another, so interleaved stages send one by one.
-        overlap_p2p_comm=layout.interleave > 1,
-        batch_p2p_comm=layout.interleave == 1,
-        params_dtype=dtype,
-        pipeline_dtype=dtype,
-        bf16=dtype == torch.bfloat16,
-        use_cpu_initialization=not torch.cuda.is_available(),
-        gradient_accumulation_fusion=False,
-        calculate_per_token_loss=True,
-        init_method_std=model.init_std,
-    )
-    translated.finalize_model_grads_func = finalize_model_grads
-    return translated
 
 
 def build_chunks(

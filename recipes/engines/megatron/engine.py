@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from kit.layout import Coordinates
-from recipes.data import IGNORED, Batch, Ids
+from recipes.data import Batch, Ids
 from recipes.distributed.processes import Processes
 from recipes.engines.megatron import cpu_shim
 
@@ -23,19 +20,21 @@ from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E
 
 from recipes.engines.loss import check_count  # noqa: E402
 from recipes.engines.megatron import build, state  # noqa: E402
-from recipes.engines.megatron.layers import unzigzag, zigzag  # noqa: E402
+from recipes.engines.megatron.attention import unzigzag  # noqa: E402
+from recipes.engines.megatron.feed import Feeder, forward_logits, forward_loss  # noqa: E402
+from recipes.engines.megatron.optimise import gated_step  # noqa: E402
+from recipes.engines.megatron.translate import transformer_config  # noqa: E402
 from recipes.engines.megatron.weights import chunk_rules, export_order  # noqa: E402
-from recipes.engines.protocol import StepResult  # noqa: E402
+from recipes.engines.protocol import Gate, StepResult  # noqa: E402
 from recipes.model.config import ModelConfig  # noqa: E402
 from recipes.training.config import TrainingConfig  # noqa: E402
-
-Feed = Iterator[dict[str, torch.Tensor]]
 
 
 class MegatronEngine:
     """See `recipes.engines.protocol.Engine`."""
 
     name = "megatron"
+    gate: Gate | None = None
 
     def __init__(self, config: TrainingConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> None:
         build.check(config, model)
@@ -43,8 +42,10 @@ class MegatronEngine:
         self._place = config.layout.coordinates(processes.rank)
         self.data_rank, self.data_degree = self._place.data, config.layout.data
         self._micro, self._length = config.data.micro_batch_samples, config.data.sequence_length
+        self._clip = config.optimizer.clip_grad
+        self._feeder = Feeder(config.layout, self._place.context, processes.device)
         self._groups = build.build_groups(config.layout, config.seed)
-        translated = build.transformer_config(config, model, dtype)
+        translated = transformer_config(config, model, dtype)
         self._chunks = build.build_chunks(config, model, translated, self._groups, processes)
         layers = model.layers // (config.layout.pipeline * config.layout.interleave)
         self._rules = [
@@ -90,12 +91,11 @@ class MegatronEngine:
             wrapped.train()
             wrapped.zero_grad_buffer()
         self._optimizer.zero_grad()
-        sums = self._run([batch], self._micro, forward_only=False)
+        loss = self._mean(self._run([batch], self._micro, forward_only=False))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        with cpu_shim.cuda_names():
-            _, norm, _ = self._optimizer.step()
-        return StepResult(self._mean(sums), float(norm))
+        moved, norm = gated_step(self._optimizer, self._clip, lambda norm: self.gate is None or self.gate(loss, norm))
+        return StepResult(loss, norm, skipped=not moved)
 
     @torch.no_grad()
     def mean_loss(self, batches: Sequence[Batch]) -> float:
@@ -138,11 +138,11 @@ class MegatronEngine:
     ) -> list[torch.Tensor]:
         """Megatron's schedule over the batches; what the last stage collects, one entry a micro-batch."""
         count = sum(len(batch.tokens) for batch in batches) // micro
-        feeds = [self._feed(batches, micro) for _ in self._wrapped]
+        feeds = [self._feeder.feed(batches, micro) for _ in self._wrapped]
         single = len(self._wrapped) == 1
         with cpu_shim.cuda_names():
             collected = self._schedule(
-                forward_step_func=_forward_logits if collect_logits else _forward_loss,
+                forward_step_func=forward_logits if collect_logits else forward_loss,
                 data_iterator=feeds[0] if single else feeds,
                 model=self._wrapped[0] if single else self._wrapped,
                 num_microbatches=count,
@@ -152,24 +152,6 @@ class MegatronEngine:
                 collect_non_loss_data=collect_logits,
             )
         return list(collected)
-
-    def _feed(self, batches: Sequence[Batch], micro: int) -> Feed:
-        tokens = np.concatenate([batch.tokens for batch in batches])
-        labels = np.concatenate([batch.labels for batch in batches])
-        positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-        for start in range(0, len(tokens), micro):
-            piece = slice(start, start + micro)
-            yield {
-                "tokens": self._share(tokens[piece]),
-                "labels": self._share(labels[piece]),
-                "positions": self._share(positions[piece]),
-            }
-
-    def _share(self, ids: Ids) -> torch.Tensor:
-        whole = torch.from_numpy(np.array(ids)).to(self._processes.device)
-        if self._layout.context == 1:
-            return whole
-        return zigzag(whole, 1, self._layout.context, self._place.context)
 
     def _mean(self, sums: list[torch.Tensor]) -> float:
         """Adds [loss sum, counted labels] over micro-batches and ranks; of the tensor ranks one counts."""
@@ -195,26 +177,3 @@ class MegatronEngine:
             whole = torch.empty(shape, device=self._processes.device)
             dist.recv(whole, source)
         return whole.cpu() if rank == 0 else torch.empty(0)
-
-
-def _forward_loss(feed: Feed, chunk: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
-    piece = next(feed)
-    # The cross entropy over a cut vocabulary wants real token ids everywhere; what doesn't count is left out after it.
-    output = chunk(piece["tokens"], piece["positions"], None, labels=piece["labels"].clamp(min=0))
-    return output, partial(_loss, piece["labels"] != IGNORED)
-
-
-def _loss(counted: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """losses [micro batch, length] -> the sum of the counted ones, how many, and both for the report."""
-    total = (losses.float() * counted).sum()
-    count = counted.sum(dtype=torch.int)
-    return total, count, torch.stack((total.detach(), count.float()))
-
-
-def _forward_logits(feed: Feed, chunk: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
-    piece = next(feed)
-    return chunk(piece["tokens"], piece["positions"], None), _keep
-
-
-def _keep(logits: torch.Tensor, non_loss_data: bool) -> torch.Tensor:
-    return logits

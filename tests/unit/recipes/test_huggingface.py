@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 
 from kit.errors import RunFailure, UserError
 from recipes.data import SampleStream
-from recipes.model import huggingface
+from recipes.model import families, huggingface, weight_files
 from recipes.model.config import ModelConfig
 from recipes.model.gpt import Gpt
 from recipes.model.init import first_tensor
 
-IDS = huggingface.SpecialIds(eod=2, pad=3)
+IDS = families.SpecialIds(eod=2, pad=3)
 
 
 def sized(tied: bool) -> ModelConfig:
@@ -41,7 +41,7 @@ def test_transformers_computes_the_same_logits(tmp_path: Path, tied: bool) -> No
 
     directory = write(tmp_path, sized(tied))
     reference = Gpt(sized(tied))
-    read = huggingface.weights_reader(directory)
+    read = weight_files.weights_reader(directory)
     reference.load_state_dict({name: read(name) for name in reference.state_dict()})
     tokens = torch.from_numpy(SampleStream(real_text.byte_tokens(), 64, seed=1).batch(0, 0, 4).tokens)
     loaded = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
@@ -67,13 +67,13 @@ def test_weights_come_back_bit_by_bit(tmp_path: Path) -> None:
 
 
 def test_the_configuration_comes_back(tmp_path: Path) -> None:
-    assert huggingface.model_config(write(tmp_path, sized(True))) == sized(True)
+    assert families.model_config(write(tmp_path, sized(True))) == sized(True)
 
 
 def test_another_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(UserError, match="gpt2"):
-        huggingface.model_config(tmp_path)
+        families.model_config(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_directory_and_nothing_else(tmp_path: Path) -> None:
