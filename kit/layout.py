@@ -140,6 +140,52 @@ class Layout(Config):
             degree = self.tensor * self.context
             _check_divides("layout.tensor x layout.context", degree, "data.sequence_length", sequence_length)
 
+    def check_vocabulary(self, vocab: int) -> None:
+        """Checks that the rows of embedding and output matrix can be cut.
+
+        Padding them instead would put more columns under the softmax than the exported model has: a different loss.
+
+        Raises:
+            UserError: Naming the nearest sizes that can.
+        """
+        if vocab % self.tensor == 0:
+            return
+        below = vocab // self.tensor * self.tensor
+        sizes = " or ".join(str(size) for size in (below, below + self.tensor) if size)
+        raise UserError(
+            f"layout.tensor is {self.tensor}, and the vocabulary is {vocab}",
+            expected=f"a degree that divides {vocab}",
+            action=f"train the tokenizer with {sizes} entries, set model.vocab={below + self.tensor}, "
+            "or change layout.tensor",
+        )
+
+    def check_micro_batches(self, global_batch: int, micro_batch: int) -> None:
+        """Checks that a global batch gives interleaved pipeline stages their rounds.
+
+        Args:
+            global_batch: Samples of one optimizer step of the whole job.
+            micro_batch: Samples that one rank computes at once.
+
+        Raises:
+            UserError: Naming the nearest global batches that do.
+        """
+        portion = self.data * micro_batch
+        count = global_batch // portion
+        if self.interleave == 1 or count % self.pipeline == 0:
+            return
+        good = " or ".join(map(str, nearest_multiples(global_batch, portion * self.pipeline)))
+        raise UserError(
+            f"{count} micro-batches a step over {self.pipeline} interleaved pipeline stages",
+            expected="with layout.interleave above 1, a multiple of layout.pipeline",
+            action=f"set data.global_batch_samples to {good}",
+        )
+
+
+def nearest_multiples(number: int, unit: int) -> list[int]:
+    """The multiples of `unit`, above 0, next below and above a number that is none."""
+    below = number // unit * unit
+    return [multiple for multiple in (below, below + unit) if multiple]
+
 
 def _check_divides(name: str, degree: int, key: str, size: int) -> None:
     if size % degree == 0:

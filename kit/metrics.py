@@ -23,14 +23,19 @@ class StepRecord(Config):
         grad_norm: Norm before clipping.
         tokens: Tokens of this step's global batch.
         samples: Samples of this step's global batch.
-        step_seconds: Wall time of the whole step, waiting for data included.
+        step_seconds: Wall time from the record before to this one.
         model_flops_per_second: Tokens per second times FLOPs per token by the run's convention.
+        skipped_steps: Optimizer steps left out so far because their numbers were bad.
         mfu: model_flops_per_second over the job's peak, 0 to 1.
-        data_seconds, checkpoint_seconds, evaluation_seconds: Parts of the time.
+        hfu: The same with what is computed a second time instead of kept (recomputation).
+        data_seconds, checkpoint_seconds, evaluation_seconds: Parts of the time. Of a checkpoint that is written
+            meanwhile it is only what training waited for.
         communication_seconds: Part of the time: blocked in collectives (CPU), or in NCCL kernels beside which nothing
             else ran (CUDA), the mean over the ranks. Waiting for a slower rank is in it, so imbalance is too. None
             where it can't be measured, and in steps that weren't profiled (CUDA).
         compute_seconds: The rest of the optimizer step; with communication in it where that is None.
+        idle_seconds: What no part accounts for: the loop itself, and writing the record before. The parts and it add
+            up to step_seconds.
         peak_memory_gib: Largest resident (CPU) or allocated (CUDA) memory of any rank so far.
         extra: Further numbers, written flat beside the others.
     """
@@ -42,15 +47,18 @@ class StepRecord(Config):
     tokens: int | None = None
     samples: int | None = None
     tokens_total: int | None = None
+    skipped_steps: int | None = None
     step_seconds: float | None = None
     tokens_per_second: float | None = None
     model_flops_per_second: float | None = None
     mfu: float | None = None
+    hfu: float | None = None
     data_seconds: float | None = None
     compute_seconds: float | None = None
     communication_seconds: float | None = None
     checkpoint_seconds: float | None = None
     evaluation_seconds: float | None = None
+    idle_seconds: float | None = None
     peak_memory_gib: float | None = None
     validation_loss: float | None = None
     time: str | None = None

@@ -14,6 +14,8 @@ from kit.errors import UserError
 from kit.hardware import available_cores
 
 Kind = Literal["local", "ssh", "kubernetes", "aws"]
+FEWEST_RANKS = 4
+"""So many ranks run on any machine's processor, taking turns: a small layout can be tried everywhere."""
 SECTION_OF_KIND: dict[str, tuple[str, ...]] = {"ssh": ("ssh",), "kubernetes": ("kubernetes",), "aws": ("ssh", "aws")}
 
 
@@ -249,7 +251,7 @@ class Target(Config):
         threads = self.threads_per_process if self.threads_per_process != "auto" else (1 if processes > 1 else cores)
         devices = self.devices_per_host
         if devices == "auto":
-            devices = accelerators if device == "cuda" else max(cores, 2)
+            devices = accelerators if device == "cuda" else max(cores, FEWEST_RANKS)
         return self.model_copy(update={"device": device, "threads_per_process": threads, "devices_per_host": devices})
 
     def _settle_remote(self) -> Target:

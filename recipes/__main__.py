@@ -55,6 +55,10 @@ def _run_stage(run: RunDirectory, rank: int) -> None:
     config = parse(load_object(stage.config), data, str(run.config_path))
     if rank == 0:
         append_event(run, "started", world_size=int(os.environ.get("WORLD_SIZE", "1")))
+    if getattr(config, "engine", None) == "megatron":
+        # One queue of work: else messages of the tensor and context axes that should overlap a product may start after
+        # it. CUDA reads it when the first device is touched, which is later.
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     function = load_object(stage.run)
     try:
         function(config, run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -40,15 +40,59 @@ class Batch:
     documents: Ids | None = field(default=None, kw_only=True)
     sources: Ids | None = field(default=None, kw_only=True)
 
+    def pieces(self, samples: int) -> Iterator[Batch]:
+        """Micro-batches of `samples` samples, in order."""
+        for start in range(0, len(self.tokens), samples):
+            cut = slice(start, start + samples)
+            documents = None if self.documents is None else self.documents[cut]
+            sources = None if self.sources is None else self.sources[cut]
+            yield Batch(self.step, self.tokens[cut], self.labels[cut], documents=documents, sources=sources)
+
+
+def join_batches(batches: Sequence[Batch]) -> Batch:
+    """The samples of several batches as one; all have documents and sources, or none has."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    return Batch(
+        first.step,
+        np.concatenate([batch.tokens for batch in batches]),
+        np.concatenate([batch.labels for batch in batches]),
+        documents=_joined([batch.documents for batch in batches]),
+        sources=_joined([batch.sources for batch in batches]),
+    )
+
+
+def _joined(parts: Sequence[Ids | None]) -> Ids | None:
+    there = [part for part in parts if part is not None]
+    assert len(there) in (0, len(parts)), "some batches know their documents or sources, and others don't"
+    return np.concatenate(there) if there else None
+
+
+def documents_of(tokens: Ids, eod_id: int) -> Ids:
+    """Which document of its sample every token [samples, length] belongs to; the token eod_id ends a document."""
+    ended = np.zeros_like(tokens, dtype=np.int64)
+    ended[:, 1:] = np.cumsum(tokens[:, :-1] == eod_id, axis=1)
+    return ended
+
 
 @dataclass(frozen=True)
 class SampleStream:
-    """A split's flat tokens cut into samples of sequence_length + 1 tokens, sequence_length apart."""
+    """A split's flat tokens cut into samples of sequence_length + 1 tokens, sequence_length apart.
+
+    Attributes:
+        tokens: The split, documents one after another.
+        sequence_length: Tokens of a sample.
+        seed: Of the order.
+        shuffle: False: the samples in the order of the text.
+        eod_id: The token that ends a document: batches then say which document every token belongs to.
+    """
 
     tokens: npt.NDArray[np.generic]
     sequence_length: int
     seed: int
     shuffle: bool = True
+    eod_id: int | None = None
 
     def __post_init__(self) -> None:
         if len(self) < 1:
@@ -74,7 +118,8 @@ class SampleStream:
         """The samples at the places start..stop-1."""
         first = self.sample_numbers(start, stop)[:, None] * self.sequence_length
         windows = np.asarray(self.tokens[first + np.arange(self.sequence_length + 1)]).astype(np.int64)
-        return Batch(step, windows[:, :-1], windows[:, 1:])
+        documents = None if self.eod_id is None else documents_of(windows[:, :-1], self.eod_id)
+        return Batch(step, windows[:, :-1], windows[:, 1:], documents=documents)
 
 
 def sample_numbers(seed: int, samples: int, start: int, stop: int, *, shuffle: bool = True) -> Ids:
@@ -86,7 +131,7 @@ def sample_numbers(seed: int, samples: int, start: int, stop: int, *, shuffle: b
     numbers = np.empty_like(places)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        numbers[here] = _permutation(seed, int(epoch), samples)[offsets[here]]
+        numbers[here] = _orders(seed, samples)(int(epoch))[offsets[here]]
     return numbers
 
 
@@ -111,10 +156,16 @@ def batches(
         yield stream.batch(step, start, start + share)
 
 
-# A batch may straddle two epochs; drawing an order anew in every step would cost seconds on a large split.
-@functools.lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, samples: int) -> Ids:
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
-    order = generator.permutation(samples).astype(np.int64)
-    order.flags.writeable = False
+@functools.lru_cache(maxsize=256)
+def _orders(seed: int, samples: int) -> Callable[[int], Ids]:
+    """Epoch -> the order of its samples, for one stream of a blend of up to 256."""
+
+    # A batch may straddle two epochs; drawing an order anew in every step would cost seconds on a large split.
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> Ids:
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
+        drawn = generator.permutation(samples).astype(np.int64)
+        drawn.flags.writeable = False
+        return drawn
+
     return order

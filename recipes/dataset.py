@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,3 +78,31 @@ def open_dataset(run: RunDirectory, parent: str = "data") -> Dataset:
     """
     folder = parent_artifacts(run, parent)
     return Dataset(folder, check_shards(folder, fast=True))
+
+
+def open_datasets(run: RunDirectory, blend: Mapping[str, float]) -> dict[str, Dataset]:
+    """Opens and checks the shards of every source of a blend, or of the parent `data`, by the parent's name.
+
+    Raises:
+        UserError: If anything about one of them doesn't fit together, or two have different tokenizers.
+    """
+    datasets = {name: open_dataset(run, name) for name in blend or ("data",)}
+    check_one_tokenizer(datasets)
+    return datasets
+
+
+def check_one_tokenizer(datasets: Mapping[str, Dataset]) -> None:
+    """Refuses a blend of shards whose ids mean different tokens.
+
+    Raises:
+        UserError: If two sources have different tokenizers; names both.
+    """
+    (first, reference), *others = ((name, data.card.tokenizer) for name, data in datasets.items())
+    for name, tokenizer in others:
+        if (tokenizer.fingerprint, tokenizer.eod_id) != (reference.fingerprint, reference.eod_id):
+            raise UserError(
+                f"data.blend: tokenizer {reference.fingerprint} made the shards of `{first}`, and "
+                f"{tokenizer.fingerprint} those of `{name}`",
+                expected="sources whose shards one tokenizer has made",
+                action=f"prepare `{name}` again with `{first}`'s tokenizer, or take it out of the blend and parents",
+            )

@@ -18,7 +18,7 @@ class Stage(NamedTuple):
 
 
 STAGES: dict[str, Stage] = {
-    "pretrain": Stage("recipes.pretrain.config:PretrainConfig", "recipes.pretrain.run:run"),
+    "pretrain": Stage("recipes.pretrain.config:PretrainConfig", "recipes.pretrain.run:run", inputs=("start_from",)),
     "zero": Stage("recipes.zero.config:ZeroConfig", "recipes.zero.run:run", inputs=("model_path",)),
     "sft": Stage("recipes.sft.config:SftConfig", "recipes.sft.run:run", inputs=("data.files", "model_path")),
     "reward": Stage(

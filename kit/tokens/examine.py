@@ -167,6 +167,11 @@ def _rates(facts: SplitFacts, split: SplitCard, scan: Scan, card: DatasetCard) -
 
 def _ids(shard: Shard, name: str, scan: Scan, card: DatasetCard) -> list[Finding]:
     findings = []
+    largest = int(np.iinfo(shard.dtype).max)
+    if card.tokenizer.vocab_size - 1 > largest:
+        at = f"{name}: {shard.idx_path} keeps tokens as {shard.dtype}, which ends at {largest}, and the vocabulary has "
+        at += f"{card.tokenizer.vocab_size} ids"
+        findings.append(_error(name, at, "a dtype that holds every id of the vocabulary", _REMAKE))
     if scan.outside is not None:
         at = f"{name}: token id {int(shard.tokens[scan.outside])} at position {scan.outside} of {shard.bin_path}"
         findings.append(_error(name, at, f"ids below the vocabulary's {card.tokenizer.vocab_size}", _REMAKE))

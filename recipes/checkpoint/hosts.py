@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +30,22 @@ class Hosts:
         leaders: The first rank of every disk; rank 0 is one.
         rank: This rank.
         group: The leaders' own gloo group; None where there is one disk.
+        neighbours: The ranks that share this rank's disk, its leader first.
     """
 
     leaders: tuple[int, ...]
     rank: int
     group: dist.ProcessGroup | None
+    neighbours: tuple[int, ...]
 
     @property
     def leads(self) -> bool:
         """Whether this rank looks after its disk."""
         return self.rank in self.leaders
+
+    def share(self, names: Sequence[str]) -> list[str]:
+        """This rank's part of some work on the disk, which its neighbours divide; the same names for all of them."""
+        return list(names[self.neighbours.index(self.rank) :: len(self.neighbours)])
 
     def spread(self, folder: Path) -> None:
         """Gives every disk every file that lies under a folder on any of them. *Collective*: the leaders.
@@ -78,7 +84,7 @@ def find_hosts(folder: Path, processes: Processes) -> Hosts:
     Every host's first rank leaves a mark; whoever sees another's mark shares its disk.
     """
     if processes.world_size == 1:
-        return Hosts((0,), 0, None)
+        return Hosts((0,), 0, None, (0,))
     folder.mkdir(parents=True, exist_ok=True)
     first_here = int(os.environ.get("LOCAL_RANK", processes.rank)) == 0
     mark = f".host-{processes.rank:05d}-{secrets.token_hex(4)}" if first_here else None
@@ -94,7 +100,8 @@ def find_hosts(folder: Path, processes: Processes) -> Hosts:
     leaders = tuple(sorted({int(word) for word in lowest if word is not None}))
     # A group of gloo whatever the job's backend is: files lie in the host's memory.
     group = dist.new_group(list(leaders), backend="gloo") if len(leaders) > 1 else None
-    return Hosts(leaders, processes.rank, group)
+    neighbours = tuple(rank for rank, word in enumerate(lowest) if word == lowest[processes.rank])
+    return Hosts(leaders, processes.rank, group, neighbours)
 
 
 def _write(path: Path, chunks: Iterator[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +15,11 @@ from kit.config import load
 from kit.errors import UserError
 from kit.target import Target
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
+"""What weights are in by a recipe's precision. fp8 is for the factors of matrix products alone."""
+
+CUDA_ONLY = {"fp16": "half-precision units", "fp8": "Transformer Engine on a device of compute capability 8.9 or more"}
+"""What the precisions need that a CPU doesn't have."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,35 @@ def choose_device(target: Target, local_rank: int) -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of a recipe's precision.
+
+    Raises:
+        UserError: If the device can't compute in it.
+    """
+    if precision in CUDA_ONLY and device.type != "cuda":
+        raise UserError(
+            f"precision {precision} on device {device.type}",
+            expected=f"a CUDA device: {precision} needs {CUDA_ONLY[precision]}",
+            action="set precision=fp32 or bf16, or choose a target with device: cuda",
+        )
+    if precision == "fp8":
+        _check_fp8(device)
+    return DTYPES[precision]
+
+
+def _check_fp8(device: torch.device) -> None:
+    installed = importlib.util.find_spec("transformer_engine") is not None
+    capability = torch.cuda.get_device_capability(device)
+    if not installed or capability < (8, 9):
+        found = "no Transformer Engine" if not installed else f"compute capability {'.'.join(map(str, capability))}"
+        raise UserError(
+            f"precision fp8, and this machine has {found}",
+            expected=CUDA_ONLY["fp8"],
+            action="set precision=bf16, or choose a machine that has both",
+        )
 
 
 def join(target_path: Path, timeout_minutes: float = 30.0) -> Processes:

@@ -67,8 +67,12 @@ class Engine(Protocol):
         """
         ...
 
-    def save_state(self, folder: Path) -> None:
-        """Writes weights and optimizer into an existing empty folder. *Collective*: every rank."""
+    def save_state(self, folder: Path) -> Callable[[], None] | None:
+        """Writes weights and optimizer into an existing empty folder. *Collective*: every rank.
+
+        None: they are written. Else a function that writes what has been copied: called once, in another thread; it
+        holds no collective and looks at no live tensor (`recipes.checkpoint.writing.Writing` says more).
+        """
         ...
 
     def load_state(self, folder: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from kit.errors import UserError
+from recipes.checkpoint.writing import Writing, write_later
 from recipes.data import Batch, Ids
 from recipes.distributed.processes import Processes
-from recipes.engines.loss import count_labels, loss_sum, micro_batches
+from recipes.engines.loss import count_labels, loss_sum
 from recipes.engines.optimizer import build_adamw
 from recipes.engines.protocol import Gate, StepResult
+from recipes.engines.sources import source_losses, source_names, tally
 from recipes.model.config import ModelConfig
 from recipes.model.gpt import Gpt
 from recipes.training.config import TrainingConfig
@@ -38,7 +40,7 @@ class ReferenceEngine:
         if dtype != torch.float32:
             raise UserError("engine reference with precision bf16", expected="fp32", action="set precision=fp32")
         self._processes, self._clip = processes, config.optimizer.clip_grad
-        self._micro = config.data.micro_batch_samples
+        self._micro, self._sources = config.data.micro_batch_samples, source_names(config)
         self._names = list(model.tensor_shapes())
         self._model = Gpt(model).to(processes.device)
         self._optimizer = build_adamw(self._model.parameters(), config.optimizer)
@@ -60,25 +62,29 @@ class ReferenceEngine:
         self._model.train()
         self._optimizer.zero_grad(set_to_none=True)
         count, total = count_labels([batch], self._processes), 0.0
-        for tokens, labels in self._micro_batches(batch):
-            loss = loss_sum(self._model(tokens), labels) / count
+        by_source = torch.zeros(2, len(self._sources), dtype=torch.float64)
+        for piece in batch.pieces(self._micro):
+            logits, labels = self._forward(piece)
+            loss = loss_sum(logits, labels) / count
             loss.backward()
             total += loss.item()
+            if piece.sources is not None:
+                by_source += tally(piece, logits, labels, len(self._sources)).double().cpu()
+        extra = source_losses(self._sources, *by_source.tolist())
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip).item()
         if self.gate is not None and not self.gate(total, norm):
-            return StepResult(total, norm, skipped=True)
+            return StepResult(total, norm, extra=extra, skipped=True)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        return StepResult(total, norm)
+        return StepResult(total, norm, extra=extra)
 
     @torch.no_grad()
     def mean_loss(self, batches: Sequence[Batch]) -> float:
         """Mean over every counted label of the batches."""
         self._model.eval()
-        pairs = [pair for batch in batches for pair in self._micro_batches(batch)]
-        pieces = [loss_sum(self._model(tokens), labels).item() for tokens, labels in pairs]
-        return sum(pieces) / count_labels(batches, self._processes)
+        pieces = (piece for batch in batches for piece in batch.pieces(self._micro))
+        return sum(loss_sum(*self._forward(piece)).item() for piece in pieces) / count_labels(batches, self._processes)
 
     @torch.no_grad()
     def logits(self, tokens: Ids) -> torch.Tensor | None:
@@ -86,9 +92,10 @@ class ReferenceEngine:
         self._model.eval()
         return self._model(torch.from_numpy(tokens).to(self._processes.device)).float().cpu()
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> Writing:
         """One file with model and optimizer."""
-        torch.save({"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}, folder / STATE_FILE)
+        state = {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
+        return write_later({folder / STATE_FILE: state})
 
     def load_state(self, folder: Path) -> None:
         """Reads the file that `save_state` wrote."""
@@ -96,5 +103,11 @@ class ReferenceEngine:
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
 
-    def _micro_batches(self, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return micro_batches(batch, self._micro, self._processes.device)
+    def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and labels of a batch."""
+        tokens, labels, documents = (
+            None if ids is None else torch.from_numpy(ids).to(self._processes.device)
+            for ids in (batch.tokens, batch.labels, batch.documents)
+        )
+        assert tokens is not None and labels is not None
+        return self._model(tokens, documents), labels

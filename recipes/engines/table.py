@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from kit.config import to_data
 from kit.errors import UserError
 from recipes.distributed.processes import Processes
+from recipes.engines.abilities import check_abilities, wanted_of
 from recipes.engines.protocol import Engine
 from recipes.model.config import ModelConfig
 from recipes.stages import load_object
@@ -44,6 +46,8 @@ def build_engine(
             expected="engine accelerate: the others build the model themselves",
             action="set engine=accelerate",
         )
+    asked = to_data(config) | ({} if isinstance(model, nn.Module) else {"model": to_data(model)})
+    check_abilities(wanted_of(asked, config.layout), processes.device.type)
     engine: Engine = engine_class(config.engine)(config, model, processes, dtype)
     return engine
 

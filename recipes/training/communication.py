@@ -49,8 +49,7 @@ class WaitClock:
     barriers too. Reading the time around each of them costs less than a microsecond.
     """
 
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
+    def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._blocked = 0.0
 
@@ -59,8 +58,8 @@ class WaitClock:
         self._blocked = 0.0
 
     def seconds(self) -> float:
-        """Blocked since `start`, the mean over the ranks. *Collective*."""
-        return _mean(self._blocked, self._processes)
+        """Blocked since `start`."""
+        return self._blocked
 
     def around(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         """Work.wait with the clock running."""
@@ -81,12 +80,10 @@ class KernelClock:
     """Profiles the kernels of a few steps after the warm-up; the other steps are not measured.
 
     Args:
-        processes: The job.
         steps: How many steps there will be.
     """
 
-    def __init__(self, processes: Processes, steps: int) -> None:
-        self._processes = processes
+    def __init__(self, steps: int) -> None:
         self._before, self._seen = min(MOST_STEPS_BEFORE, steps // 4), 0
         self._profile: torch.profiler.profile | None = None
 
@@ -99,13 +96,13 @@ class KernelClock:
             self._profile.start()
 
     def seconds(self) -> float | None:
-        """Exposed communication of a step that was profiled, the mean over the ranks. *Collective*."""
+        """Exposed communication of a step that was profiled."""
         if self._profile is None:
             return None
         torch.cuda.synchronize()
         profile, self._profile = self._profile, None
         profile.stop()
-        return _mean(exposed_seconds(kernels_of(profile)), self._processes)
+        return exposed_seconds(kernels_of(profile))
 
 
 class Kernel(NamedTuple):
@@ -140,10 +137,6 @@ def _covered_ns(kernels: Sequence[Kernel]) -> int:
     return covered
 
 
-def _mean(number: float, processes: Processes) -> float:
-    return processes.total(number) / processes.world_size
-
-
 @contextmanager
 def communication_clock(engine: str, processes: Processes, steps: int) -> Iterator[Clock]:
     """The clock for an engine on this job's device; Work.wait is as before when the context ends.
@@ -156,9 +149,9 @@ def communication_clock(engine: str, processes: Processes, steps: int) -> Iterat
     if processes.world_size == 1:
         yield Fixed(0.0)
     elif processes.device.type == "cuda":
-        yield KernelClock(processes, steps)
+        yield KernelClock(steps)
     elif engine in WAITS_IN_PYTHON:
-        clock, wait = WaitClock(processes), dist.Work.wait
+        clock, wait = WaitClock(), dist.Work.wait
         dist.Work.wait = clock.around(wait)
         try:
             yield clock

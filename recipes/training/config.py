@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from kit.config import Config
 from kit.layout import Layout
@@ -24,6 +25,9 @@ class DataConfig(Config):
         return self.global_batch_samples * self.sequence_length
 
 
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class TokenDataConfig(DataConfig):
     """Batches of token shards: one dataset, or several blended by weight.
 
@@ -31,8 +35,33 @@ class TokenDataConfig(DataConfig):
     a document sees itself alone and its positions count from its own beginning (packed sequences).
     """
 
-    blend: dict[str, float] = {}
+    blend: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], Weight] = {}
     reset_attention: bool = False
+
+    def check_parents(self, parents: Mapping[str, str], others: Collection[str] = ("model",)) -> None:
+        """Holds the blend against a recipe's parents.
+
+        Args:
+            parents: The recipe's.
+            others: Parents that are no data.
+
+        Raises:
+            ValueError: If a source is no parent, or a parent is no source.
+        """
+        named = [name for name in parents if name not in others]
+        unknown = [name for name in self.blend if name not in named]
+        if unknown:
+            raise ValueError(
+                f"data.blend weighs {', '.join(unknown)}, and the data among parents are "
+                f"{', '.join(named) or '(none)'}; name a run of data_prep under parents.{unknown[0]}, or take it out "
+                "of the blend"
+            )
+        left_out = [name for name in named if name not in self.blend]
+        if self.blend and left_out:
+            raise ValueError(
+                f"data.blend gives no weight to the parents {', '.join(left_out)}; weigh every one, or take what the "
+                "run shall not read out of parents"
+            )
 
 
 class OptimizerConfig(Config):
@@ -52,6 +81,39 @@ class BudgetConfig(Config):
     """When training ends."""
 
     steps: int = Field(ge=1)
+
+
+class TokenBudgetConfig(BudgetConfig):
+    """When training ends: after `steps`, or after so many `tokens`, exactly one of the two.
+
+    `tokens: chinchilla`, or `budget: chinchilla`, means 20 tokens a parameter (Hoffmann et al. 2022). What is left out
+    stays out when this is written. `recipes.training.budget` makes steps of tokens; until then `steps` is 0.
+    """
+
+    steps: int = Field(default=0, ge=0)
+    tokens: int | Literal["chinchilla"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"tokens": data}
+        # `--set` lays one key over another: null takes away what the recipe has.
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if bool(self.steps) == (self.tokens is not None):
+            given = "both steps and tokens" if self.steps else "neither steps nor tokens"
+            raise ValueError(f"{given}; exactly one is wanted (with --set, budget.tokens=null takes one away)")
+        if isinstance(self.tokens, int) and self.tokens < 1:
+            raise ValueError(f"tokens is {self.tokens}; at least 1 is wanted")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_was_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if value}
 
 
 class ValidationConfig(Config):
@@ -75,13 +137,27 @@ class InstabilityConfig(Config):
 
     `skip`: the optimizer leaves the step out, and it is counted; after `most_skips` in a row the run stops. `stop`: the
     run ends with its last checkpoint, which holds no such step. A loss is a spike above `spike_factor` times the
-    median of the last `window` steps' losses; empty: only what is not a number counts.
+    median of the last `window` losses that were none, as soon as there are so many; empty: only what is not a number
+    counts.
     """
 
     action: Literal["stop", "skip"] = "stop"
     spike_factor: float | None = Field(default=None, gt=1)
     window: int = Field(default=32, ge=4)
     most_skips: int = Field(default=10, ge=1)
+
+
+class CudaConfig(Config):
+    """How engine megatron uses CUDA; a CPU's numbers know none of it.
+
+    `overlap`: gradients are reduced and parameters gathered while others are computed. `tensor_overlap`: sequence
+    parallelism's messages travel so too, in Transformer Engine's user buffers (NVLink; one sample a micro-batch).
+    `fusions`: fused kernels.
+    """
+
+    overlap: bool = True
+    tensor_overlap: bool = False
+    fusions: bool = True
 
 
 class WandbConfig(Config):
@@ -101,6 +177,10 @@ class LoggingConfig(Config):
     wandb: WandbConfig | None = None
 
 
+MASKED_ENGINES = ("megatron", "reference")
+"""The engines that can keep the documents of a sample apart."""
+
+
 class TrainingConfig(Config):
     """What engines and the loop need to know of a recipe; each stage's configuration adds its own."""
 
@@ -109,7 +189,7 @@ class TrainingConfig(Config):
     parents: dict[str, str] = {}
     engine: str
     seed: int = Field(default=1234, ge=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "fp8"] = "fp32"
     recompute: Literal["none", "selective", "full"] = "none"
     layout: Layout = Layout()
     data: DataConfig
@@ -120,6 +200,7 @@ class TrainingConfig(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     instability: InstabilityConfig = InstabilityConfig()
     logging: LoggingConfig = LoggingConfig()
+    cuda: CudaConfig = CudaConfig()
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
@@ -134,8 +215,21 @@ class TrainingConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _data_fits(self) -> Self:
+        if not isinstance(self.data, TokenDataConfig):
+            return self
+        if self.parents:
+            self.data.check_parents(self.parents)
+        if self.data.reset_attention and self.engine not in MASKED_ENGINES:
+            raise ValueError(
+                f"data.reset_attention with engine {self.engine}, which lets a sample see all of itself; "
+                f"set engine to one of {', '.join(MASKED_ENGINES)}, or data.reset_attention to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
-        if self.schedule.warmup_steps > self.budget.steps:
+        if self.budget.steps and self.schedule.warmup_steps > self.budget.steps:
             raise ValueError(
                 f"schedule.warmup_steps {self.schedule.warmup_steps} is more than budget.steps {self.budget.steps}"
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from recipes.checkpoint.writing import Writing
 from recipes.data import Batch, Ids
 from recipes.distributed.processes import Processes
 from recipes.engines.accelerate.stepper import Stepper
@@ -94,9 +95,9 @@ class AccelerateEngine:
         self.module.eval()
         return self._logits(torch.from_numpy(tokens).to(self._processes.device)).float().cpu()
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> Writing:
         """What is trained, the optimizer, and random numbers; not what is frozen."""
-        self._stepper.save(folder)
+        return self._stepper.save(folder)
 
     def load_state(self, folder: Path) -> None:
         """What `save_state` wrote."""

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kit.errors import RunFailure, UserError
+from recipes.checkpoint.writing import Writing, write_later
 from recipes.distributed.agreement import assert_equal_parameters
 from recipes.distributed.processes import Processes
 from recipes.engines.accelerate.launcher import accelerate_environment, build_accelerator, check_wrapped
@@ -93,12 +94,13 @@ class Stepper:
         self._optimizer.step()
         return float(norm)
 
-    def save(self, folder: Path) -> None:
-        """Writes trained parameters and optimizer (rank 0) and random numbers (each rank). *Collective*: every rank."""
+    def save(self, folder: Path) -> Writing:
+        """Trained parameters and optimizer (rank 0) and random numbers (each rank). *Collective*: every rank."""
+        contents: dict[Path, Any] = {folder / _random_file(self._processes.rank): self._random_state()}
         if self._processes.first:
             state = {"module": self._trained_state(), "optimizer": self._optimizer.state_dict()}
-            torch.save(state, folder / STATE_FILE)
-        torch.save(self._random_state(), folder / _random_file(self._processes.rank))
+            contents[folder / STATE_FILE] = state
+        return write_later(contents)
 
     def load(self, folder: Path) -> None:
         """Reads what `save` wrote, bit for bit. *Collective*: every rank.

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from kit.config import Config
-from recipes.training.config import TrainingConfig
+from recipes.training.config import TokenBudgetConfig, TokenDataConfig, TrainingConfig
 
 
 class ZeroSettings(Config):
@@ -38,6 +38,8 @@ class ZeroTrainingConfig(TrainingConfig):
     """A recipe that the DeepSpeed engine can train."""
 
     engine: Literal["deepspeed"] = "deepspeed"
+    data: TokenDataConfig
+    budget: TokenBudgetConfig
     zero: ZeroSettings = ZeroSettings()
 
     @model_validator(mode="after")

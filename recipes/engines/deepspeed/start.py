@@ -38,8 +38,7 @@ def start_engine(config: ZeroTrainingConfig, model: ModelConfig, processes: Proc
             module = Gpt(model)
         if config.zero.stage == 3:
             # The output projection is a matrix of another module: the forward pass multiplies by it without calling it.
-            shared = module.model.embed_tokens if module.lm_head is None else module.lm_head
-            deepspeed.zero.register_external_parameter(module, shared.weight)
+            deepspeed.zero.register_external_parameter(module, module.output.weight)
         engine, *_ = deepspeed.initialize(
             model=module, model_parameters=_groups(module, config.optimizer.weight_decay), config=settings
         )

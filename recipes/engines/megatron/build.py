@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from megatron.core import parallel_state, tensor_parallel
-from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+from megatron.core.distributed import DistributedDataParallel
 from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
@@ -11,13 +11,18 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from kit.errors import UserError
 from kit.layout import Layout
 from recipes.distributed.processes import Processes
-from recipes.engines.megatron import cpu_shim
+from recipes.engines.megatron import cpu_shim, cuda
+from recipes.engines.megatron.fused import GptModel
 from recipes.engines.megatron.layers import layer_spec
+from recipes.engines.megatron.translate import POSITIONS
 from recipes.model.config import ModelConfig
-from recipes.training.config import OptimizerConfig, TrainingConfig
+from recipes.training.config import OptimizerConfig, TokenDataConfig, TrainingConfig
+
+FIRST_LOSS_SCALE = 2.0**8
+"""fp16's. Losses are summed over a micro-batch's tokens, which scales them too; megatron's own 2**32, made for means,
+costs some thirty steps that overflow before the first that counts."""
 
 
 def check(config: TrainingConfig, model: ModelConfig) -> None:
@@ -26,21 +31,8 @@ def check(config: TrainingConfig, model: ModelConfig) -> None:
     Raises:
         UserError: If the vocabulary doesn't divide, or interleaved chunks can't be filled.
     """
-    layout = config.layout
-    if model.vocab_size % layout.tensor:
-        # Padding would put more columns under the softmax than the exported model has: a different loss.
-        raise UserError(
-            f"a vocabulary of {model.vocab_size} over layout.tensor {layout.tensor}",
-            expected="a vocabulary that layout.tensor divides",
-            action="train the tokenizer with such a size, or change layout.tensor",
-        )
-    micro_batches = config.data.global_batch_samples // (layout.data * config.data.micro_batch_samples)
-    if layout.interleave > 1 and micro_batches % layout.pipeline:
-        raise UserError(
-            f"{micro_batches} micro-batches a step over {layout.pipeline} interleaved pipeline stages",
-            expected="with layout.interleave above 1, a multiple of layout.pipeline",
-            action="change data.global_batch_samples or data.micro_batch_samples",
-        )
+    config.layout.check_vocabulary(model.vocab_size)
+    config.layout.check_micro_batches(config.data.global_batch_samples, config.data.micro_batch_samples)
 
 
 def build_groups(layout: Layout, seed: int) -> ProcessGroupCollection:
@@ -68,19 +60,20 @@ def build_chunks(
 ) -> list[GPTModel]:
     """This rank's pipeline chunks, bare. *Collective*: every rank."""
     chunks = []
+    masked = isinstance(config.data, TokenDataConfig) and config.data.reset_attention
     for number in range(config.layout.interleave):
         stage = number if config.layout.interleave > 1 else None
         with cpu_shim.cuda_names():
-            chunk = GPTModel(
+            chunk = GptModel(
                 translated,
-                layer_spec(translated, stage),
+                layer_spec(translated, stage, masked=masked),
                 vocab_size=model.vocab_size,
-                max_sequence_length=config.data.sequence_length,
+                max_sequence_length=model.positions or config.data.sequence_length,
                 pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
                 post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
                 parallel_output=True,
                 share_embeddings_and_output_weights=model.tied,
-                position_embedding_type="rope",
+                position_embedding_type=POSITIONS[model.family],
                 rotary_base=model.rope_base,
                 pg_collection=groups,
                 vp_stage=stage,
@@ -90,15 +83,23 @@ def build_chunks(
 
 
 def wrap(
-    chunks: list[GPTModel], translated: TransformerConfig, distributed: bool, groups: ProcessGroupCollection
+    config: TrainingConfig, chunks: list[GPTModel], translated: TransformerConfig, groups: ProcessGroupCollection
 ) -> list[DistributedDataParallel]:
     """Puts megatron's data parallelism around the chunks."""
-    settings = DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=distributed)
-    inner = [Float16Module(translated, c) if translated.bf16 else c for c in chunks]
-    return [
-        DistributedDataParallel(translated, settings, chunk, disable_bucketing=number > 0, pg_collection=groups)
+    inner = [Float16Module(translated, c) if translated.bf16 or translated.fp16 else c for c in chunks]
+    wrapped = [
+        DistributedDataParallel(
+            translated,
+            # Of its own for every chunk: megatron fills the size of a bucket in.
+            cuda.data_parallel_settings(config.cuda, config.layout, distributed=config.optimizer.distributed),
+            chunk,
+            disable_bucketing=number > 0,
+            pg_collection=groups,
+        )
         for number, chunk in enumerate(inner)
     ]
+    cuda.connect(translated, wrapped)
+    return wrapped
 
 
 def build_optimizer(
@@ -117,8 +118,11 @@ def build_optimizer(
         adam_eps=config.eps,
         clip_grad=config.clip_grad,
         bf16=translated.bf16,
+        fp16=translated.fp16,
+        initial_loss_scale=FIRST_LOSS_SCALE,
         params_dtype=translated.params_dtype,
         use_distributed_optimizer=config.distributed,
+        overlap_param_gather=wrapped[0].ddp_config.overlap_param_gather,
     )
     with cpu_shim.cuda_names():
         optimizer = get_megatron_optimizer(settings, wrapped, use_gloo_process_groups=False)

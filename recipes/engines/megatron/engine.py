@@ -18,14 +18,17 @@ cpu_shim.install()
 
 from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
 
+from recipes.checkpoint.writing import Writing  # noqa: E402
 from recipes.engines.loss import check_count  # noqa: E402
-from recipes.engines.megatron import build, state  # noqa: E402
+from recipes.engines.megatron import build, cuda, state  # noqa: E402
 from recipes.engines.megatron.attention import unzigzag  # noqa: E402
 from recipes.engines.megatron.feed import Feeder, forward_logits, forward_loss  # noqa: E402
 from recipes.engines.megatron.optimise import gated_step  # noqa: E402
+from recipes.engines.megatron.randomness import reseed  # noqa: E402
 from recipes.engines.megatron.translate import transformer_config  # noqa: E402
 from recipes.engines.megatron.weights import chunk_rules, export_order  # noqa: E402
 from recipes.engines.protocol import Gate, StepResult  # noqa: E402
+from recipes.engines.sources import source_losses, source_names  # noqa: E402
 from recipes.model.config import ModelConfig  # noqa: E402
 from recipes.training.config import TrainingConfig  # noqa: E402
 
@@ -39,12 +42,14 @@ class MegatronEngine:
     def __init__(self, config: TrainingConfig, model: ModelConfig, processes: Processes, dtype: torch.dtype) -> None:
         build.check(config, model)
         self._processes, self._model, self._layout = processes, model, config.layout
-        self._place = config.layout.coordinates(processes.rank)
+        self._place, self._seed = config.layout.coordinates(processes.rank), config.seed
         self.data_rank, self.data_degree = self._place.data, config.layout.data
         self._micro, self._length = config.data.micro_batch_samples, config.data.sequence_length
         self._clip = config.optimizer.clip_grad
-        self._feeder = Feeder(config.layout, self._place.context, processes.device)
+        self._sources = source_names(config)
+        self._feeder = Feeder(config.layout, self._place.context, processes.device, dtype, len(self._sources))
         self._groups = build.build_groups(config.layout, config.seed)
+        cuda.start_tensor_overlap(config, model)
         translated = transformer_config(config, model, dtype)
         self._chunks = build.build_chunks(config, model, translated, self._groups, processes)
         layers = model.layers // (config.layout.pipeline * config.layout.interleave)
@@ -52,8 +57,9 @@ class MegatronEngine:
             chunk_rules(model, chunk, (number * config.layout.pipeline + self._place.pipeline) * layers)
             for number, chunk in enumerate(self._chunks)
         ]
-        self._wrapped = build.wrap(self._chunks, translated, config.optimizer.distributed, self._groups)
+        self._wrapped = build.wrap(config, self._chunks, translated, self._groups)
         self._optimizer = build.build_optimizer(config.optimizer, translated, self._wrapped)
+        self._state = state.ShardedState(self._chunks, self._optimizer, self._groups.dp_cp)
         self._schedule = get_forward_backward_func()
 
     @torch.no_grad()
@@ -69,6 +75,7 @@ class MegatronEngine:
     @torch.no_grad()
     def stream_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Gathers over the tensor axis on the stage that holds the tensor, then sends to rank 0."""
+        cuda.gather_parameters(self._wrapped)
         shapes = self._model.tensor_shapes()
         owned = {
             rule.canonical: (parameter, rule)
@@ -87,19 +94,23 @@ class MegatronEngine:
 
     def train_step(self, batch: Batch, learning_rate: float) -> StepResult:
         """Forward and backward over all micro-batches, gradient reduction, clipping, AdamW."""
+        reseed(self._seed, batch.step, self._place)
         for wrapped in self._wrapped:
             wrapped.train()
             wrapped.zero_grad_buffer()
         self._optimizer.zero_grad()
-        loss = self._mean(self._run([batch], self._micro, forward_only=False))
+        nats, counts = self._sums(self._run([batch], self._micro, forward_only=False), batch)
+        loss = nats[0] / counts[0]
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         moved, norm = gated_step(self._optimizer, self._clip, lambda norm: self.gate is None or self.gate(loss, norm))
-        return StepResult(loss, norm, skipped=not moved)
+        by_source = source_losses(self._sources, nats[1:], counts[1:])
+        return StepResult(loss, norm, extra=by_source, skipped=not moved)
 
     @torch.no_grad()
     def mean_loss(self, batches: Sequence[Batch]) -> float:
         """Forward only."""
+        cuda.gather_parameters(self._wrapped)
         for wrapped in self._wrapped:
             wrapped.eval()
         samples = sum(len(batch.tokens) for batch in batches)
@@ -107,11 +118,13 @@ class MegatronEngine:
         if self._layout.interleave > 1:
             # Interleaved chunks go round the stages, so micro-batches come in multiples of the stages.
             micro = math.gcd(micro, max(1, samples // self._layout.pipeline))
-        return self._mean(self._run(batches, micro, forward_only=True))
+        nats, counts = self._sums(self._run(batches, micro, forward_only=True), batches[0])
+        return nats[0] / counts[0]
 
     @torch.no_grad()
     def logits(self, tokens: Ids) -> torch.Tensor | None:
         """Forward only on the first data rank's replica's last stage; the pieces go to rank 0."""
+        cuda.gather_parameters(self._wrapped)
         for wrapped in self._wrapped:
             wrapped.eval()
         batch = Batch(0, tokens, tokens)
@@ -125,13 +138,14 @@ class MegatronEngine:
         answer = self._bring(whole.contiguous(), source, shape)
         return answer if self._processes.first else None
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> Writing:
         """Megatron's sharded checkpoint."""
-        state.save(folder, self._chunks, self._optimizer)
+        cuda.gather_parameters(self._wrapped)
+        return self._state.save(folder)
 
     def load_state(self, folder: Path) -> None:
         """Megatron's sharded checkpoint."""
-        state.load(folder, self._chunks, self._optimizer)
+        self._state.load(folder)
 
     def _run(
         self, batches: Sequence[Batch], micro: int, *, forward_only: bool, collect_logits: bool = False
@@ -153,14 +167,16 @@ class MegatronEngine:
             )
         return list(collected)
 
-    def _mean(self, sums: list[torch.Tensor]) -> float:
-        """Adds [loss sum, counted labels] over micro-batches and ranks; of the tensor ranks one counts."""
-        total = torch.zeros(2, dtype=torch.float64, device=self._processes.device)
+    def _sums(self, collected: list[torch.Tensor], batch: Batch) -> tuple[list[float], list[float]]:
+        """Adds nats and counted labels, of all and by source, over micro-batches and ranks; one tensor rank counts."""
+        columns = 1 if batch.sources is None else 1 + len(self._sources)
+        total = torch.zeros(2, columns, dtype=torch.float64, device=self._processes.device)
         if self._place.pipeline == self._layout.pipeline - 1 and self._place.tensor == 0:
-            total += torch.stack(sums).double().sum(dim=0)
+            total += torch.stack(collected).double().sum(dim=0)
         dist.all_reduce(total)
-        check_count(float(total[1]))
-        return float(total[0] / total[1])
+        nats, counts = total.tolist()
+        check_count(counts[0])
+        return nats, counts
 
     @staticmethod
     def _gather(piece: torch.Tensor, group: dist.ProcessGroup) -> list[torch.Tensor]:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from kit.layout import Layout
-from recipes.data import IGNORED, Batch, Ids
-from recipes.engines.megatron.attention import zigzag
+from recipes.data import IGNORED, Batch, join_batches
+from recipes.engines.megatron.attention import document_mask, zigzag
+from recipes.engines.sources import membership
+from recipes.model.attention import document_positions
 
 Feed = Iterator[dict[str, torch.Tensor]]
 
@@ -23,50 +24,75 @@ class Feeder:
         layout: Degrees of parallelism.
         context_rank: Where this rank sits on the context axis; it gets its share of every sequence.
         device: Where the tensors go.
+        dtype: What the model computes in.
+        sources: How many sources the data are blended of; 0: losses aren't told by source.
     """
 
-    def __init__(self, layout: Layout, context_rank: int, device: torch.device) -> None:
-        self._layout, self._context_rank, self._device = layout, context_rank, device
+    def __init__(
+        self, layout: Layout, context_rank: int, device: torch.device, dtype: torch.dtype, sources: int = 0
+    ) -> None:
+        self._layout, self._context_rank, self._device, self._sources = layout, context_rank, device, sources
+        self._dtype = dtype
 
     def feed(self, batches: Sequence[Batch], micro: int) -> Feed:
         """The micro-batches of `micro` samples of all batches, in order."""
-        tokens = np.concatenate([batch.tokens for batch in batches])
-        labels = np.concatenate([batch.labels for batch in batches])
-        positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-        for start in range(0, len(tokens), micro):
-            piece = slice(start, start + micro)
-            yield {
-                "tokens": self._share(tokens[piece]),
-                "labels": self._share(labels[piece]),
-                "positions": self._share(positions[piece]),
+        whole = join_batches(batches)
+        places = torch.arange(whole.tokens.shape[1]).expand(micro, -1)
+        for batch in whole.pieces(micro):
+            piece = {
+                "tokens": self._share(torch.from_numpy(batch.tokens)),
+                "labels": self._share(torch.from_numpy(batch.labels)),
+                "positions": self._share(places[: len(batch.tokens)]),
             }
+            if batch.documents is not None:
+                documents = torch.from_numpy(batch.documents)
+                piece["positions"] = self._share(document_positions(documents))
+                piece["mask"] = self._mask(documents.to(self._device))
+            if batch.sources is not None:
+                piece["membership"] = membership(batch.sources, self._sources, self._device)
+            yield piece
 
-    def _share(self, ids: Ids) -> torch.Tensor:
-        whole = torch.from_numpy(np.array(ids)).to(self._device)
-        if self._layout.context == 1:
-            return whole
-        return zigzag(whole, 1, self._layout.context, self._context_rank)
+    def _mask(self, documents: torch.Tensor) -> torch.Tensor:
+        """What is added to the scores: 0 where a token may look, else minus infinity.
+
+        Of a mask of truth values every layer would make such a one for itself, and keep it for its backward pass.
+        """
+        seen = document_mask(documents, self._layout.context, self._context_rank)
+        return torch.zeros(seen.shape, dtype=self._dtype, device=self._device).masked_fill_(~seen, -torch.inf)
+
+    def _share(self, ids: torch.Tensor) -> torch.Tensor:
+        whole = ids.to(self._device).contiguous()
+        return whole if self._layout.context == 1 else zigzag(whole, 1, self._layout.context, self._context_rank)
 
 
 def forward_loss(feed: Feed, chunk: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
     """The next micro-batch through a chunk, and what makes its loss of the output."""
     piece = next(feed)
-    # The cross entropy over a cut vocabulary wants real token ids everywhere; what doesn't count is left out after it.
-    output = chunk(piece["tokens"], piece["positions"], None, labels=piece["labels"].clamp(min=0))
-    return output, partial(_loss, piece["labels"] != IGNORED)
+    output = chunk(piece["tokens"], piece["positions"], piece.get("mask"), labels=piece["labels"])
+    return output, partial(_loss, piece["labels"] != IGNORED, piece.get("membership"))
 
 
-def _loss(counted: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """losses [micro batch, length] -> the sum of the counted ones, how many, and both for the report."""
-    total = (losses.float() * counted).sum()
+def _loss(
+    counted: torch.Tensor, membership: torch.Tensor | None, losses: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """losses [micro batch, length] -> the sum of the counted ones, how many, and for the report both [2, 1 + sources].
+
+    The first column of the report is of all samples, the others are of those of one source each.
+    """
+    kept = losses.float() * counted
+    total = kept.sum()
     count = counted.sum(dtype=torch.int)
-    return total, count, torch.stack((total.detach(), count.float()))
+    report = torch.stack((total.detach(), count.float()))[:, None]
+    if membership is not None:
+        of_samples = torch.stack((kept.detach().sum(dim=1), counted.sum(dim=1).float()))
+        report = torch.cat((report, of_samples @ membership.T), dim=1)
+    return total, count, report
 
 
 def forward_logits(feed: Feed, chunk: Any) -> tuple[torch.Tensor, Callable[..., Any]]:
     """The next micro-batch through a chunk, and what keeps its logits."""
     piece = next(feed)
-    return chunk(piece["tokens"], piece["positions"], None), _keep
+    return chunk(piece["tokens"], piece["positions"], piece.get("mask")), _keep
 
 
 def _keep(logits: torch.Tensor, non_loss_data: bool) -> torch.Tensor:

@@ -61,19 +61,46 @@ def _join_gated(slices: Tensors) -> Tensors:
     return [torch.cat(gates, dim=0), torch.cat(ups, dim=0)]
 
 
+def _transposed(rule: Rule) -> Rule:
+    """The same for one matrix that the files keep as [in, out]."""
+    return Rule(
+        rule.canonical,
+        lambda whole, degree: rule.split([whole[0].t()], degree),
+        lambda slices: [matrix.t() for matrix in rule.join(slices)],
+    )
+
+
+def _copies(name: str) -> Rule:
+    return Rule((name,), _split_copies, _join_copies)
+
+
+def _rows(name: str) -> Rule:
+    return Rule((name,), _split_rows, _join_rows)
+
+
+def _columns(name: str) -> Rule:
+    return Rule((name,), _split_columns, _join_columns)
+
+
 def _qkv_rule(model: ModelConfig, names: tuple[str, ...]) -> Rule:
-    """Megatron keeps, for every group of heads that share keys: its queries, its keys, its values."""
-    hidden, head_dim, queries = model.hidden, model.head_dim, model.heads // model.kv_heads
+    """Megatron keeps, for every group of heads that share keys: its queries, its keys, its values.
+
+    The canonical side is three matrices [out, in], or one tensor with all three below one another; biases have no `in`.
+    """
+    head_dim, queries = model.head_dim, model.heads // model.kv_heads
+    sizes = [model.heads * head_dim, model.kv_heads * head_dim, model.kv_heads * head_dim]
 
     def split(whole: Tensors, degree: int) -> Tensors:
-        query, key, value = (t.view(model.kv_heads, -1, head_dim, hidden) for t in whole)
-        packed = torch.cat((query, key, value), dim=1)
-        return [piece.reshape(-1, hidden) for piece in packed.chunk(degree, dim=0)]
+        parts = whole if len(whole) == 3 else list(whole[0].split(sizes, dim=0))
+        inner = parts[0].shape[1:]
+        packed = torch.cat([part.reshape(model.kv_heads, -1, head_dim, *inner) for part in parts], dim=1)
+        return [piece.reshape(-1, *inner) for piece in packed.chunk(degree, dim=0)]
 
     def join(slices: Tensors) -> Tensors:
-        packed = torch.cat(slices, dim=0).view(model.kv_heads, queries + 2, head_dim, hidden)
-        parts = packed.split((queries, 1, 1), dim=1)
-        return [part.reshape(-1, hidden) for part in parts]
+        whole = torch.cat(slices, dim=0)
+        packed = whole.view(model.kv_heads, queries + 2, head_dim, *whole.shape[1:])
+        parts = [part.reshape(-1, *whole.shape[1:]) for part in packed.split((queries, 1, 1), dim=1)]
+        return parts if len(names) == 3 else [torch.cat(parts, dim=0)]
 
     return Rule(names, split, join)
 
@@ -83,22 +110,45 @@ def layer_rules(model: ModelConfig, layer: int) -> dict[str, Rule]:
 
     Transformer Engine fuses a norm into the matrix after it; both names of such a norm are here.
     """
+    return (_gpt2_layer if model.family == "gpt2" else _llama_layer)(model, layer)
+
+
+def _llama_layer(model: ModelConfig, layer: int) -> dict[str, Rule]:
     prefix = f"model.layers.{layer}."
-
-    def norm(name: str) -> Rule:
-        return Rule((prefix + name,), _split_copies, _join_copies)
-
     attention = tuple(f"{prefix}self_attn.{part}_proj.weight" for part in "qkv")
     gated = (prefix + "mlp.gate_proj.weight", prefix + "mlp.up_proj.weight")
     return {
-        "input_layernorm.weight": norm("input_layernorm.weight"),
-        "self_attention.linear_qkv.layer_norm_weight": norm("input_layernorm.weight"),
+        "input_layernorm.weight": _copies(prefix + "input_layernorm.weight"),
+        "self_attention.linear_qkv.layer_norm_weight": _copies(prefix + "input_layernorm.weight"),
         "self_attention.linear_qkv.weight": _qkv_rule(model, attention),
-        "self_attention.linear_proj.weight": Rule((prefix + "self_attn.o_proj.weight",), _split_columns, _join_columns),
-        "pre_mlp_layernorm.weight": norm("post_attention_layernorm.weight"),
-        "mlp.linear_fc1.layer_norm_weight": norm("post_attention_layernorm.weight"),
+        "self_attention.linear_proj.weight": _columns(prefix + "self_attn.o_proj.weight"),
+        "pre_mlp_layernorm.weight": _copies(prefix + "post_attention_layernorm.weight"),
+        "mlp.linear_fc1.layer_norm_weight": _copies(prefix + "post_attention_layernorm.weight"),
         "mlp.linear_fc1.weight": Rule(gated, _split_gated, _join_gated),
-        "mlp.linear_fc2.weight": Rule((prefix + "mlp.down_proj.weight",), _split_columns, _join_columns),
+        "mlp.linear_fc2.weight": _columns(prefix + "mlp.down_proj.weight"),
+    }
+
+
+def _norm(plain: str, fused: str, canonical: str) -> dict[str, Rule]:
+    rules = {}
+    for kind in ("weight", "bias"):
+        rules[f"{plain}.{kind}"] = rules[f"{fused}.layer_norm_{kind}"] = _copies(f"{canonical}.{kind}")
+    return rules
+
+
+def _gpt2_layer(model: ModelConfig, layer: int) -> dict[str, Rule]:
+    prefix = f"transformer.h.{layer}."
+    return {
+        **_norm("input_layernorm", "self_attention.linear_qkv", prefix + "ln_1"),
+        "self_attention.linear_qkv.weight": _transposed(_qkv_rule(model, (prefix + "attn.c_attn.weight",))),
+        "self_attention.linear_qkv.bias": _qkv_rule(model, (prefix + "attn.c_attn.bias",)),
+        "self_attention.linear_proj.weight": _transposed(_columns(prefix + "attn.c_proj.weight")),
+        "self_attention.linear_proj.bias": _copies(prefix + "attn.c_proj.bias"),
+        **_norm("pre_mlp_layernorm", "mlp.linear_fc1", prefix + "ln_2"),
+        "mlp.linear_fc1.weight": _transposed(_rows(prefix + "mlp.c_fc.weight")),
+        "mlp.linear_fc1.bias": _rows(prefix + "mlp.c_fc.bias"),
+        "mlp.linear_fc2.weight": _transposed(_columns(prefix + "mlp.c_proj.weight")),
+        "mlp.linear_fc2.bias": _copies(prefix + "mlp.c_proj.bias"),
     }
 
 
@@ -107,12 +157,21 @@ def outer_rules(model: ModelConfig) -> dict[str, Rule]:
 
     With tied weights the last pipeline stage keeps a copy of the embedding as its output matrix.
     """
-    output = "model.embed_tokens.weight" if model.tied else "lm_head.weight"
-    return {
-        "embedding.word_embeddings.weight": Rule(("model.embed_tokens.weight",), _split_rows, _join_rows),
-        "decoder.final_layernorm.weight": Rule(("model.norm.weight",), _split_copies, _join_copies),
-        "output_layer.weight": Rule((output,), _split_rows, _join_rows),
-    }
+    if model.family == "gpt2":
+        embedding = "transformer.wte.weight"
+        rules = {
+            "embedding.word_embeddings.weight": _rows(embedding),
+            "embedding.position_embeddings.weight": _copies("transformer.wpe.weight"),
+            "decoder.final_layernorm.weight": _copies("transformer.ln_f.weight"),
+            "decoder.final_layernorm.bias": _copies("transformer.ln_f.bias"),
+        }
+    else:
+        embedding = "model.embed_tokens.weight"
+        rules = {
+            "embedding.word_embeddings.weight": _rows(embedding),
+            "decoder.final_layernorm.weight": _copies("model.norm.weight"),
+        }
+    return rules | {"output_layer.weight": _rows(embedding if model.tied else "lm_head.weight")}
 
 
 def chunk_rules(model: ModelConfig, chunk: torch.nn.Module, first_layer: int) -> dict[str, Rule]:
@@ -136,12 +195,12 @@ def export_order(model: ModelConfig, pipeline: int, interleave: int) -> list[tup
 
     Interleaved chunks go round the stages, so a stage's layers needn't be neighbours.
     """
-    order: list[tuple[tuple[str, ...], int]] = [(("model.embed_tokens.weight",), 0)]
+    outer = outer_rules(model)
+    order = [(rule.canonical, 0) for name, rule in outer.items() if name.startswith("embedding.")]
     layers_per_chunk = model.layers // (pipeline * interleave)
     for layer in range(model.layers):
         names = dict.fromkeys(rule.canonical for rule in layer_rules(model, layer).values())
         order += [(group, layer // layers_per_chunk % pipeline) for group in names]
-    order.append((("model.norm.weight",), pipeline - 1))
-    if not model.tied:
-        order.append((("lm_head.weight",), pipeline - 1))
-    return order
+    last = [rule.canonical for name, rule in outer.items() if not name.startswith("embedding.")]
+    held_before = {group for group, _ in order}
+    return order + [(group, pipeline - 1) for group in last if group not in held_before]
