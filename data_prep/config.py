@@ -39,6 +39,8 @@ class TokenizerConfig(Config):
     """SentencePiece (Kudo & Richardson 2018) trained on the kept text.
 
     Attributes:
+        file: the tokenizer.model of another run of data_prep, which is taken as it is and none is trained: datasets
+            that shall be blended need one tokenizer. `kind` must be its kind; the keys of training are not looked at.
         sample_bytes: how much text the training reads, spread evenly over the documents ("32 MiB" or a number).
         allow_smaller: where the text is too small for `vocab_size`, take the largest vocabulary that it gives and say
             so; else that is an error.
@@ -47,6 +49,7 @@ class TokenizerConfig(Config):
     """
 
     kind: Literal["bpe", "unigram"] = "bpe"
+    file: str | None = None
     vocab_size: int = Field(default=32_000, ge=300, le=1_000_000)
     sample_bytes: Bytes = 32 * 2**20
     character_coverage: float = Field(default=0.9995, gt=0.9, le=1.0)

@@ -13,6 +13,7 @@ from data_prep.blocks.store import read_all_stored
 from data_prep.config import TokenizerConfig
 from data_prep.encode import check_sample, fast_encoder
 from data_prep.fertility import measure_fertility
+from data_prep.given_tokenizer import read_given_tokenizer
 from data_prep.ledger import read_ledger
 from data_prep.steps import Places
 from data_prep.train_tokenizer import sample_lines, train
@@ -25,7 +26,9 @@ FERTILITY_FILE = "fertility.json"
 
 
 def make_tokenizer(config: TokenizerConfig, places: Places, run: RunDirectory, note: Path) -> None:
-    """Train, convert, check and measure. `note` is written last: what it says is found again after a stop.
+    """Train, or take the one that is given; convert, check and measure.
+
+    `note` is written last: what it says is found again after a stop.
 
     Raises:
         UserError: too little text for the vocabulary.
@@ -33,8 +36,11 @@ def make_tokenizer(config: TokenizerConfig, places: Places, run: RunDirectory, n
     """
     total = read_ledger(places.ledger)[-1].bytes_out
     texts = (document.text for document in read_all_stored(places.final))
-    trained = train(config, sample_lines(texts, total, config.sample_bytes))
-    if trained.vocab_size != config.vocab_size:
+    if config.file:
+        trained = read_given_tokenizer(config)
+    else:
+        trained = train(config, sample_lines(texts, total, config.sample_bytes))
+    if not config.file and trained.vocab_size != config.vocab_size:
         append_event(run, "smaller_vocabulary", asked=config.vocab_size, got=trained.vocab_size)
     processor = SentencePieceProcessor(model_proto=trained.model)
     sample = check_sample(read_all_stored(places.final))

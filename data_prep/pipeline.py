@@ -12,6 +12,7 @@ from data_prep.config import DataPrepConfig
 from data_prep.executors.hosts import Hosts
 from data_prep.executors.table import Executor, build_executor
 from data_prep.fertility import check_compare_with
+from data_prep.given_tokenizer import check_given_tokenizer
 from data_prep.inputs import CrawlFile, find_inputs
 from data_prep.ledger import read_ledger
 from data_prep.make_tokenizer import TOKENIZER_FILE, make_tokenizer, read_note
@@ -61,6 +62,7 @@ def _inputs(config: DataPrepConfig, run: RunDirectory, hosts: Hosts) -> list[Cra
     if quality_filters(config.filters):
         check_languages(config.languages.keep)
     check_compare_with(config.tokenizer)
+    check_given_tokenizer(config.tokenizer)
     hosts.agree("inputs", "\n".join(file.given for file in files))
     if hosts.first:
         for file in skipped:

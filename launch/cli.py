@@ -24,6 +24,7 @@ from launch.verbs import (
     check,
     doctor,
     down,
+    export,
     fetch,
     logs,
     plan,
@@ -53,6 +54,7 @@ VERBS: dict[str, ModuleType] = {
     "up": up,
     "down": down,
     "chat": chat,
+    "export": export,
 }
 DESCRIPTION = "From raw crawl records to a trained language model, and a report of what it took."
 EPILOG = """examples:

@@ -19,6 +19,7 @@ from launch.machine import accelerator_count
 from launch.planner.legality import SIZES, check_layout
 from launch.recipe_files import find_recipe, find_target
 from launch.stages import LaunchStage, config_model, stage_called
+from recipes.engines.abilities import check_abilities, wanted_of
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def make_plan(
     references = _parents(config, parents or {}, path)
     layout = _layout(config, stage, path)
     settled = _target(target, target_sets, layout.world_size if layout else 1)
+    if layout:
+        check_abilities(wanted_of(config, layout), settled.device)
     changed: dict[str, Any] = parse_assignments(target_sets)
     hosts = _hosts(config, stage, settled, path) if stage.spread else 1
     return Plan(recipe, str(config["stage"]), str(config["name"]), config, references, layout, settled, changed, hosts)

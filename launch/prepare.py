@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kit.config import digest, dump, load
+from kit.config import digest, dump, load, parse
 from kit.files import atomic_write
+from kit.layout import Layout
 from kit.run.directory import RunDirectory
 from kit.run.events import now
 from kit.run.manifest import Manifest, parent_path, write_manifest
@@ -84,8 +85,16 @@ def job_of_run(run: RunDirectory, debug: bool = False) -> JobDescription:
     return JobDescription(
         run=run.path,
         target=target,
-        work=work_of_stage(stage, target, int(manifest.plan.get("processes", 1)), debug),
+        work=work_of_stage(stage, target, processes_of(run), debug),
         working_directory=place if place.is_dir() else None,
         parents=tuple(parent_path(run, parent) for parent in manifest.parents.values()),
         inputs=tuple(word for key in stage.inputs for word in input_words(run.config(), key)),
     )
+
+
+def processes_of(run: RunDirectory) -> int:
+    """How many ranks, or hosts with one process each, a run has: its layout says, which a resume may have changed."""
+    layout = run.config().get("layout")
+    if layout is None:
+        return int(run.manifest().plan.get("processes", 1))
+    return parse(Layout, layout, str(run.config_path)).world_size

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from kit.run.directory import RunDirectory
-from kit.run.events import RunState
+from kit.run.events import RunState, read_events
 from kit.units import format_bytes, format_count, format_duration
 from launch.console import Console
 
@@ -51,7 +52,7 @@ class Progress:
     def __init__(self, run: RunDirectory, console: Console) -> None:
         self._console = console
         self._label = label(run)
-        self._total = total_steps(run.config())
+        self._total = total_steps(run.config(), read_events(run))
         self._events = Tail(run.events_path, from_end=True)  # an earlier attempt is no news
         self._metrics = Tail(run.metrics_path, from_end=True)
         self._records: list[dict[str, Any]] = []
@@ -66,6 +67,7 @@ class Progress:
         self._drawn = time.monotonic()
         for event in self._events.read():
             self._doing = describe_event(event) or self._doing
+            self._total = steps_in(event) or self._total
         self._records = (self._records + self._metrics.read())[-RATE_STEPS:]
         self._console.live(self.line())
 
@@ -87,10 +89,20 @@ def label(run: RunDirectory) -> str:
     return f"{manifest.stage}/{manifest.name}"
 
 
-def total_steps(config: dict[str, Any]) -> int | None:
-    """How many steps a run's configuration asks for; None for stages without steps."""
+def total_steps(config: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> int | None:
+    """How many steps a run does: what it said itself when it began to train, or else what its configuration asks for.
+
+    None for stages without steps, and for a budget in tokens before training has begun.
+    """
+    told = [steps for event in events if (steps := steps_in(event))]
     budget = config.get("budget")
     steps = budget.get("steps") if isinstance(budget, dict) else None
+    return told[-1] if told else steps if isinstance(steps, int) else None
+
+
+def steps_in(event: dict[str, Any]) -> int | None:
+    """How many steps a run says that it does, if this is the event that says it."""
+    steps = event.get("steps") if event.get("event") == "training_began" else None
     return steps if isinstance(steps, int) else None
 
 

@@ -49,6 +49,7 @@ STAGES: dict[str, LaunchStage] = {
             "filters.perplexity.models",
             "filters.perplexity.tokenizers",
             "decontaminate.paths",
+            "tokenizer.file",
             "tokenizer.compare_with",
         ),
         checkpoints=False,

@@ -16,14 +16,15 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from kit.config import Config, resolve
+from kit.config import Config, load, resolve
 from kit.errors import UserError
+from kit.hardware import available_cores
 from kit.target import Target
 from launch.chain_plan import PlannedStage
 from launch.origin import MissingParent, find_parent, run_key
 from launch.plan import Plan, make_plan
 from launch.planner.models import check_model_of
-from launch.recipe_files import find_recipe
+from launch.recipe_files import find_recipe, find_target
 
 Mode = Literal["strong", "weak"]
 Split = Literal["data", "tensor", "pipeline"]
@@ -209,7 +210,20 @@ def _planned(config: StudyConfig, point: Point, name: str, root: Path) -> Planne
     plan = make_plan(point.recipe, point.target, sets, config.parents, [ONE_THREAD])
     runs = {parent: find_parent(root, parent, word, point.recipe) for parent, word in plan.parents.items()}
     check_model_of(plan, runs)
+    _check_cores(plan, point)
     return PlannedStage(name, plan, "", {}, runs, ROLE)
+
+
+def _check_cores(plan: Plan, point: Point) -> None:
+    """Ranks that take turns on a core can be tried, but their speed says nothing; a target may insist."""
+    asked, cores = load(Target, find_target(point.target)), max(available_cores(), 2)
+    if asked.remote or asked.devices_per_host != "auto" or plan.target.device != "cpu" or plan.processes <= cores:
+        return
+    raise UserError(
+        f"the layout needs {plan.processes} processes, and this machine has {cores} places for ranks (one a core)",
+        expected=f"at most {cores} ranks: each with a core of its own",
+        action="choose other --ranks, or a target that sets devices_per_host",
+    )
 
 
 def _key(stage: PlannedStage, repeat: int) -> str:

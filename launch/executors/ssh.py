@@ -89,6 +89,8 @@ class SshExecutor:
         if not _places_file(job).is_file():
             return Status(False, hosts={host.name: "not prepared" for host in _hosts(job)})
         remotes = _remotes(job)
+        if not remotes:
+            return Status(False, hosts={host.name: "not prepared" for host in _hosts(job)})
         answers = _each(remotes, lambda remote: remote.on_run("status", 20.0), tolerant=True)
         words = {r.name: _words(answer) for r, answer in zip(remotes, answers, strict=True)}
         ranks = {int(rank): pid for a in answers if a for rank, pid in a["rank_pids"].items()}
@@ -206,7 +208,8 @@ def _remotes(job: JobDescription) -> list[RemoteHost]:
         ) from None
     hosts = {host.name: host for host in job.target.hosts}
     places = sorted(((name, Place(**place)) for name, place in data.items()), key=lambda pair: pair[1].node)
-    return [RemoteHost(job.target, hosts[name], place) for name, place in places]
+    # A resume may have left a host out that had its part before.
+    return [RemoteHost(job.target, hosts[name], place) for name, place in places if name in hosts]
 
 
 def _each(

@@ -25,7 +25,7 @@ class Kernels:
         expanded_keys: Whether keys and values are copied to every query head of their group.
         scores: What attention keeps of its scores: everything with dropout ("written"), nothing because they are
             computed again ("recomputed"), or their log-sum-exp ("flash").
-        dropout: Whether masks of the two residual dropouts are kept, a byte an element.
+        mask: Bytes of an element of a dropout's mask, of which each layer has two besides that of the scores; 0: none.
     """
 
     width: int
@@ -33,31 +33,47 @@ class Kernels:
     mlp_tensors: int
     expanded_keys: bool = False
     scores: Literal["written", "recomputed", "flash"] = "flash"
-    dropout: bool = False
+    mask: int = 0
 
 
-PUBLISHED = Kernels(width=2, norm=4, mlp_tensors=2, scores="written", dropout=True)
+PUBLISHED = Kernels(width=2, norm=4, mlp_tensors=2, scores="written", mask=1)
 """The layer of Korthikanti et al. 2022, section 4.1, and, with scores recomputed, of their section 5."""
 
 
-def kernels_of(engine: str, device: str, precision: str, *, frozen: bool = False, masked: bool = False) -> Kernels:
+def kernels_of(
+    engine: str,
+    device: str,
+    precision: str,
+    *,
+    frozen: bool = False,
+    masked: bool = False,
+    gated: bool = True,
+    dropout: bool = False,
+) -> Kernels:
     """The kernels of one of this kit's engines, as counted with torch's saved-tensor hooks (see docs/planning.md).
 
     Args:
         engine: As the recipe's `engine`.
         device: "cpu" or "cuda".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16", "fp16" or "fp8"; what fp8 keeps in a byte is counted as two.
         frozen: LoRA: matrices and norms that are not trained keep less.
         masked: Whether attention gets a mask, for which keys and values are expanded.
+        gated: SwiGLU and RMSNorm (Llama); False: GELU and LayerNorm (GPT-2).
+        dropout: Whether there is any; on the CPU attention's scores are then written out.
     """
     width = 4 if precision == "fp32" else 2
-    # A fused RMSNorm keeps input and output; torch's composite one on the CPU also the normalised input.
-    norm = 2 * width if device == "cuda" else 3 * width
-    if engine == "megatron":
-        # Its SwiGLU adds an offset of 0 to the linear half, which makes one more tensor.
-        return Kernels(width, norm, mlp_tensors=5, expanded_keys=True)
+    # A fused norm keeps input and output; torch's composite RMSNorm on the CPU also the normalised input.
+    norm = 3 * width if device == "cpu" and gated else 2 * width
+    mlp = 4 if gated else 2
+    if engine == "megatron" and gated:
+        # Fused on CUDA and, in fp32, on the CPU: both halves and the product. Otherwise SwiGLU adds an offset of 0 to
+        # the linear half, which makes one more tensor.
+        fused = device == "cuda" or precision == "fp32"
+        norm, mlp = (2 * width, 3) if fused else (norm, 5)
     if engine != "accelerate":
-        return Kernels(width, norm, mlp_tensors=4, expanded_keys=True)
+        scores: Literal["written", "flash"] = "written" if dropout and device == "cpu" else "flash"
+        mask = width if device == "cpu" else 1  # on the CPU the noise itself is kept
+        return Kernels(width, norm, mlp_tensors=mlp, expanded_keys=True, scores=scores, mask=mask if dropout else 0)
     # transformers writes its RMSNorm out, in fp32; under autocast the stream stays fp32 and matrices read a bf16 copy.
     norm = 3 * 4 if width == 4 else 3 * 4 + 2
     kernels = Kernels(width, norm, mlp_tensors=4, expanded_keys=masked)
@@ -72,12 +88,12 @@ def layer_bytes_per_token(
     Korthikanti et al. 2022, equations 1, 2 and 4.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    whole = 2.0 * kernels.norm * shape.hidden + (2 * shape.hidden if kernels.dropout else 0)
+    whole = 2.0 * kernels.norm * shape.hidden + 2 * kernels.mask * shape.hidden
     seen = queries if kernels.expanded_keys else keys
     # Queries, keys, values, and the mixture that the output projection reads.
     split = kernels.width * (2.0 * queries + 2 * seen) + kernels.mlp_tensors * kernels.width * shape.ffn
     if kernels.scores == "written":
-        split += (2 * kernels.width + 1) * shape.heads * shape.sequence_length
+        split += (2 * kernels.width + kernels.mask) * shape.heads * shape.sequence_length
     elif kernels.scores == "flash":
         split += 4 * shape.heads
     return (whole / tensor if sequence_parallel else whole) + split / tensor
@@ -97,9 +113,32 @@ def layers_in_flight(layers: int, layout: Layout, micro_batches: int, stage: int
 
 
 def activation_bytes(
-    shape: ModelShape, kernels: Kernels, layout: Layout, micro_samples: int, micro_batches: int, stage: int = 0
+    shape: ModelShape,
+    kernels: Kernels,
+    layout: Layout,
+    micro_samples: int,
+    micro_batches: int,
+    stage: int = 0,
+    recompute: str = "none",
 ) -> float:
-    """Bytes of activations that one rank of a pipeline stage keeps, without embedding and logits."""
+    """Bytes of activations that one rank of a pipeline stage keeps, without embedding and logits.
+
+    Args:
+        shape: The model.
+        kernels: How a layer is computed.
+        layout: Degrees of parallelism.
+        micro_samples: Samples of a micro-batch.
+        micro_batches: Of one rank in one optimizer step.
+        stage: On the pipeline axis.
+        recompute: full: layers keep their input alone, and one of them is there whole while it is computed again
+            (Korthikanti et al. 2022, section 5). selective: scores and expanded keys are not kept.
+    """
     tokens = micro_samples * shape.sequence_length / layout.context
+    if recompute == "selective":
+        kernels = replace(kernels, scores="recomputed", expanded_keys=False)
     layer = layer_bytes_per_token(shape, kernels, layout.tensor, sequence_parallel=layout.sequence)
-    return tokens * layer * layers_in_flight(shape.layers, layout, micro_batches, stage)
+    layers = layers_in_flight(shape.layers, layout, micro_batches, stage)
+    if recompute != "full":
+        return tokens * layer * layers
+    entry = kernels.width * shape.hidden / (layout.tensor if layout.sequence else 1)
+    return tokens * (entry * layers + layer)

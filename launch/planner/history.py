@@ -16,7 +16,8 @@ from kit.run.events import RunState, read_events, state_of
 from launch.plan import Plan
 
 SAME_SPEED = ["engine", "algorithm", "method", "model", "model_path", "layout", "precision", "data", "zero", "lora"]
-SAME_SPEED += ["ppo", "grpo", "dpo", "generation", "answers", "tasks", "instructions", "batch_samples", "input"]
+SAME_SPEED += ["start_from", "ppo", "grpo", "dpo", "generation", "answers", "tasks", "instructions", "input"]
+SAME_SPEED += ["batch_samples", "recompute"]
 """Keys on which the speed of a step depends; other keys may differ from the earlier run."""
 
 

@@ -12,27 +12,35 @@ from typing import Any
 
 from kit.errors import UserError
 from kit.layout import Layout
-
-CUTS_MODELS = ("megatron",)
-"""Engines with axes besides data."""
+from recipes.engines.abilities import ABILITIES, check_abilities, wanted_of
 
 SIZES = ("layers", "heads", "kv_heads", "hidden", "ffn")
+VALIDATE_BY_SAMPLES = ("pretrain", "zero")
 NAMED = 3
 """How many layouts an error names."""
 
 
-def check_layout(layout: Layout, config: Mapping[str, Any], sizes: Mapping[str, int], vocab: int | None = None) -> None:
-    """Checks that an engine can cut a model this way.
+def check_layout(
+    layout: Layout,
+    config: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    vocab: int | None = None,
+    device: str | None = None,
+) -> None:
+    """Checks that an engine can do what a recipe asks, and cut a model this way.
 
     Args:
         layout: What is asked for.
-        config: The recipe as plain data: engine, data.
+        config: The recipe as plain data: engine, data, model, precision, recompute.
         sizes: Of the model, by the names of SIZES.
         vocab: Of the model, where it is known.
+        device: "cpu" or "cuda", where it is known.
 
     Raises:
         UserError: Naming the whole layouts nearest to it with as many processes.
     """
+    # No other layout mends what an engine can't do at all.
+    check_abilities(wanted_of(config, Layout()), device)
     try:
         _check(layout, config, sizes, vocab)
     except UserError as error:
@@ -64,12 +72,6 @@ def written(layout: Layout) -> str:
     usual = Layout().model_dump()
     words = [f"{key}: {str(value).lower()}" for key, value in layout.model_dump().items() if value != usual[key]]
     return f"layout {{{', '.join(words) or 'data: 1'}}}"
-
-
-def nearest_batches(global_samples: int, portion: int) -> list[int]:
-    """The multiples of `portion` next below and above a global batch that isn't one."""
-    below = global_samples // portion * portion
-    return [batch for batch in (below, below + portion) if batch]
 
 
 def _alternatives(layout: Layout) -> Iterator[Layout]:
@@ -107,33 +109,46 @@ def _check(layout: Layout, config: Mapping[str, Any], sizes: Mapping[str, int], 
     data = config.get("data") or {}
     if "sequence_length" in data:
         layout.check_model(**{key: sizes[key] for key in SIZES}, sequence_length=int(data["sequence_length"]))
-    if engine not in CUTS_MODELS:
-        if layout.world_size != layout.data:
-            raise UserError(
-                f"engine {engine} with {written(layout)}",
-                expected="a layout of the data axis alone: this engine cuts the batch, not the model",
-                action="set the other degrees to 1, or use engine megatron where the stage has it",
-            )
-        if layout.interleave > 1 or layout.sequence:
-            raise UserError(
-                f"engine {engine} with {written(layout)}",
-                expected="neither interleaving nor sequence parallelism",
-                action="leave layout.interleave and layout.sequence out",
-            )
+    if not _cuts(engine):
+        _check_data_alone(engine, layout)
+    check_abilities(wanted_of(config, layout))
+    _check_validation(layout, config)
+    if not _cuts(engine):
         return
-    if vocab is not None and vocab % layout.tensor:
-        # Padding would put more columns under the softmax than the exported model has: a different loss.
+    if vocab is not None:
+        layout.check_vocabulary(vocab)
+    if "global_batch_samples" in data:
+        layout.check_micro_batches(int(data["global_batch_samples"]), int(data.get("micro_batch_samples") or 1))
+
+
+def _cuts(engine: str) -> bool:
+    return engine in ABILITIES and ABILITIES[engine].cuts_models
+
+
+def _check_data_alone(engine: str, layout: Layout) -> None:
+    if layout.world_size != layout.data:
         raise UserError(
-            f"layout.tensor is {layout.tensor}, and the vocabulary is {vocab}",
-            expected=f"a degree that divides {vocab}",
-            action="train the tokenizer with another size, or change layout.tensor",
+            f"engine {engine} with {written(layout)}",
+            expected="a layout of the data axis alone: this engine cuts the batch, not the model",
+            action="set the other degrees to 1, or use engine megatron where the stage has it",
         )
-    portion = layout.data * int(data["micro_batch_samples"])
-    micro_batches = int(data["global_batch_samples"]) // portion
-    if layout.interleave > 1 and micro_batches % layout.pipeline:
-        good = nearest_batches(int(data["global_batch_samples"]), portion * layout.pipeline)
+    if layout.interleave > 1 or layout.sequence:
         raise UserError(
-            f"{micro_batches} micro-batches a step over {layout.pipeline} interleaved pipeline stages",
-            expected="with layout.interleave above 1, a multiple of layout.pipeline",
-            action=f"set data.global_batch_samples to {' or '.join(map(str, good))}",
+            f"engine {engine} with {written(layout)}",
+            expected="neither interleaving nor sequence parallelism",
+            action="leave layout.interleave and layout.sequence out",
+        )
+
+
+def _check_validation(layout: Layout, config: Mapping[str, Any]) -> None:
+    """Every data rank validates as many samples; interleaved stages take them in rounds."""
+    validation = config.get("validation")
+    if config.get("stage") not in VALIDATE_BY_SAMPLES or not isinstance(validation, Mapping):
+        return
+    unit = layout.data * (layout.pipeline if layout.interleave > 1 else 1)
+    if int(validation.get("samples") or unit) < unit:
+        raise UserError(
+            f"validation.samples is {validation['samples']}, and {written(layout)} takes {unit} at once",
+            expected="at least one sample for every data rank, with layout.interleave times layout.pipeline",
+            action=f"set validation.samples={unit}",
         )

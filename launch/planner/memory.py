@@ -30,6 +30,9 @@ PARTS = (
 LOGITS_COPIES = 3
 """Of plain cross entropy, fp32: log-probabilities, their gradient, the logits' gradient."""
 
+LOGITS_BLOCK = 64 * 2**20
+"""Bytes of logits that recipes.engines.megatron.head has at a time."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -135,30 +138,54 @@ def _largest_matrix(shape: ModelShape) -> float:
 def _megatron(load: Workload, stage: int) -> Memory:
     """One rank of a pipeline stage."""
     layout, shape = load.layout, load.shape
-    kernels = kernels_of("megatron", load.device, load.precision)
+    kernels = kernels_of("megatron", load.device, load.precision, gated=shape.gated, dropout=load.drops)
     parameters = states.megatron_parameters(shape, layout.tensor, layout.pipeline, stage)
     distributed = bool(load.get("optimizer", "distributed", default=True))
     ranks = layout.data * layout.context
     kept = states.megatron_states(parameters, ranks, distributed=distributed, precision=load.precision)
     tokens = load.micro_samples * shape.sequence_length / layout.context
     last = stage == layout.pipeline - 1
-    activations = activation_bytes(shape, kernels, layout, load.micro_samples, load.micro_batches, stage)
+    activations = activation_bytes(
+        shape, kernels, layout, load.micro_samples, load.micro_batches, stage, load.recompute
+    )
     if last:
         activations += tokens * kernels.norm * shape.hidden / (layout.tensor if layout.sequence else 1)
-    # Cross entropy works in place on fp32 logits, to which bf16 logits are copied (Korthikanti et al. 2022, 4.3).
-    per_logit = 4 if kernels.width == 4 else 4 + kernels.width
     passing = Passing(
         activations=activations,
-        logits=per_logit * tokens * shape.vocab / layout.tensor if last else 0.0,
+        logits=_cross_entropy(load, tokens) if last else 0.0,
         backward=_layer_gradients(shape, tokens, kernels.width, layout.tensor)
         + _largest_matrix(shape) / layout.tensor * kernels.width,
-        # The multi-tensor AdamW takes the square root of the second moment beside it.
-        optimizer=4.0 * parameters / (ranks if distributed else 1),
     )
     place = f"pipeline stage {stage}" if layout.pipeline > 1 else ""
     # The distributed optimizer moves the parameters into one buffer; the C library keeps the place where they were.
     moved = kept.parameters if distributed and load.device == "cpu" else 0.0
-    return _assembled(load, kept, passing, beside=moved, place=place)
+    copied = _checkpoint_copy(load, parameters, ranks, distributed=distributed)
+    if load.device == "cpu":
+        return _assembled(load, kept, passing, beside=moved + copied, place=place)
+    return _assembled(load, kept, passing, offloaded=copied, place=place)
+
+
+def _cross_entropy(load: Workload, tokens: float) -> float:
+    """Of megatron's last stage: on the CPU in fp32 a block of logits and the gradients that it leaves behind.
+
+    Otherwise it works in place on fp32 logits, to which bf16 logits are copied (Korthikanti et al. 2022, section 4.3).
+    """
+    vocab, width = load.shape.vocab / load.layout.tensor, 4 if load.precision == "fp32" else 2
+    if load.device == "cpu" and width == 4:
+        return min(LOGITS_BLOCK, 4.0 * tokens * vocab) + 4.0 * load.shape.hidden * (tokens + vocab)
+    return (4 if width == 4 else 4 + width) * tokens * vocab
+
+
+def _checkpoint_copy(load: Workload, parameters: float, ranks: int, *, distributed: bool) -> float:
+    """What a checkpoint is copied to in the host's memory, in the background or not.
+
+    Weights (in fp32 they are the master weights), the master weights else, and two moments; the `ranks` that hold the
+    same weights share them. A distributed optimizer's state is first gathered whole on each of them.
+    """
+    if not load.get("checkpoint", "every_steps"):
+        return 0.0
+    gathered = 12.0 * parameters if distributed and ranks > 1 else 0.0
+    return parameters * (12.0 if load.precision == "fp32" else 14.0) / ranks + gathered
 
 
 def _deepspeed(load: Workload) -> Memory:
@@ -178,7 +205,7 @@ def _deepspeed(load: Workload) -> Memory:
         gradient_bytes=4 if stage else width,
         optimizer_bytes=12 if mixed or stage else 8,
     )
-    kernels = kernels_of("deepspeed", load.device, load.precision)
+    kernels = kernels_of("deepspeed", load.device, load.precision, gated=shape.gated)
     passing = _learning(load, kernels, load.micro_samples)
     bucket = min(count, float(load.get("zero", "bucket_elements", default=20_000_000)))
     # A bucket of gradients on its way, one of gathered parameters, and in stage 3 a layer's that are in use.
@@ -220,6 +247,8 @@ def _torch(load: Workload) -> Memory:
         load.precision,
         frozen=load.lora_rank is not None,
         masked=load.stage in ("reward", "rlhf"),
+        gated=load.shape.gated,
+        dropout=load.drops,
     )
     counted = {"reward": 0.0, "rlhf": _answer_tokens(load)}.get(load.stage)
     passing = _learning(load, kernels, micro, counted if algorithm != "dpo" else None)

@@ -16,6 +16,7 @@ from kit.tokens.card import CARD_NAME, read_card
 from launch.plan import Plan, make_plan
 from launch.planner.legality import SIZES, check_layout
 from launch.recipe_files import recipe_that_makes
+from recipes.model.config import ModelConfig
 
 Parents = Mapping[str, RunDirectory | UserError]
 
@@ -54,7 +55,7 @@ def find_model(plan: Plan, parents: Parents) -> KnownModel:
     data = config.get("data")
     length = data.get("sequence_length") if isinstance(data, Mapping) else config.get("window_tokens")
     model = config.get("model")
-    path = model if isinstance(model, str) else config.get("model_path")
+    path = model if isinstance(model, str) else config.get("model_path") or config.get("start_from")
     if isinstance(model, Mapping) and "layers" in model:
         vocab = model.get("vocab") or vocabulary(plan, parents)
         if not vocab:
@@ -92,6 +93,8 @@ def vocabulary(plan: Plan, parents: Parents) -> int | None:
     if recipe is None or isinstance(parents.get("data"), RunDirectory):
         return None
     tokenizer = make_plan(recipe, target_sets=[ENOUGH]).config.get("tokenizer")
+    if isinstance(tokenizer, Mapping) and tokenizer.get("file"):
+        return None  # another run's, which says how large it is
     return int(tokenizer["vocab_size"]) if isinstance(tokenizer, Mapping) and "vocab_size" in tokenizer else None
 
 
@@ -140,21 +143,12 @@ def _of_directory(path: Path, length: int | None) -> KnownModel:
         head_dim=head_dim,
         sequence_length=int(length or min(context, LONGEST_WINDOW)),
         gated="n_embd" not in config,
+        biased="n_embd" in config,
+        positions=int(config.get("n_positions") or 0),
         tied=bool(config.get("tie_word_embeddings", "n_embd" in config)),
     )
     return KnownModel(shape, str(file))
 
 
 def _own_shape(model: Mapping[str, Any], vocab: int, length: int) -> ModelShape:
-    heads = int(model["heads"])
-    return ModelShape(
-        layers=int(model["layers"]),
-        hidden=int(model["hidden"]),
-        heads=heads,
-        kv_heads=int(model["kv_heads"]),
-        ffn=int(model["ffn"]),
-        head_dim=int(model["hidden"]) // heads,
-        vocab=vocab,
-        sequence_length=length,
-        tied=bool(model.get("tied", False)),
-    )
+    return ModelConfig.model_validate(model).with_vocab(vocab, length).shape(length)

@@ -64,6 +64,7 @@ def _predict(plan: Plan, parents: Parents, root: Path) -> dict[str, Any]:
     measured = None if plan.target.remote else newest_like(plan, root)
     assumptions: list[str] = []
     work: list[Work] = []
+    steps = 0
     try:
         load, model = workload_of(plan, parents)
     except UnknownModel as error:
@@ -76,12 +77,13 @@ def _predict(plan: Plan, parents: Parents, root: Path) -> dict[str, Any]:
         memory = predict_memory(load)
         assert memory is not None, "a stage with a model needs memory"
         told |= memory_facts(memory) | _fit(plan, load, memory)
-        work = work_of(load, held_out_tokens(plan, parents))
+        work, steps = work_of(load, held_out_tokens(plan, parents)), load.steps
         told["flops"] = sum(part.flops for part in work) or None
         told["work"] = [part._asdict() for part in work]
+        told |= {"steps": steps, "tokens": steps * load.tokens_per_step} if steps else {}
         if any(part.kind == GENERATE for part in work):
             assumptions.append("every sampled answer is as long as generation.new_tokens allows")
-    seconds, words = _seconds(plan, work, measured)
+    seconds, words = _seconds(plan, work, measured, steps)
     assumptions.append(f"time: {words}")
     told |= _cost(plan, seconds)
     return told | {"seconds": seconds, "assumptions": assumptions}
@@ -110,8 +112,7 @@ def memory_facts(memory: Memory) -> dict[str, Any]:
     return facts
 
 
-def _seconds(plan: Plan, work: Sequence[Work], measured: Measured | None) -> tuple[float | None, str]:
-    steps = int((plan.config.get("budget") or {}).get("steps") or 0)
+def _seconds(plan: Plan, work: Sequence[Work], measured: Measured | None, steps: int) -> tuple[float | None, str]:
     if measured is not None:
         return round(measured.seconds(steps), 1), f"as run {measured.run_id} took on this machine, step by step"
     if not work:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kit.flops import ModelShape, parameter_count
+from kit.flops import ModelShape, matrix_parameters
 
 
 class StateBytes(NamedTuple):
@@ -49,28 +49,34 @@ def zero_states(
 def megatron_parameters(shape: ModelShape, tensor: int, pipeline: int, stage: int) -> float:
     """Parameters of one rank of a pipeline stage: matrices are cut over the tensor axis, norms are not.
 
-    The first stage has the embedding and the last the output matrix; tied, both hold the one matrix where they differ.
+    The first stage has the embeddings and the last the output matrix; tied, both hold the one matrix where they differ.
+    Of biases those before a sum over the tensor axis are whole, and so is the table of positions.
     """
-    norms = 2 * shape.hidden * shape.layers / pipeline
     table = shape.vocab * shape.hidden / tensor
-    matrices = (parameter_count(shape) - (1 if shape.tied else 2) * shape.vocab * shape.hidden) / pipeline
-    matrices -= (2 * shape.layers + 1) * shape.hidden / pipeline
+    norm = shape.hidden * (2 if shape.biased else 1)
+    keys = shape.kv_heads * shape.head_dim
+    cut = shape.heads * shape.head_dim + 2 * keys + (2 if shape.gated else 1) * shape.ffn
+    biases = shape.layers * (cut / tensor + 2 * shape.hidden) if shape.biased else 0
+    layers = (matrix_parameters(shape) / tensor + biases + 2 * norm * shape.layers) / pipeline
     first, last = stage == 0, stage == pipeline - 1
     tables = 1 if shape.tied and pipeline == 1 else int(first) + int(last)
-    return matrices / tensor + norms + tables * table + (shape.hidden if last else 0)
+    positions = shape.positions * shape.hidden if first else 0
+    return layers + tables * table + positions + (norm if last else 0)
 
 
 def megatron_states(parameters: float, ranks: int, *, distributed: bool, precision: str) -> StateBytes:
     """Megatron's states: gradients always in an fp32 buffer; `distributed` cuts the optimizer's over `ranks`.
 
-    In bf16 18 bytes a parameter in all (Narayanan et al. 2021; 2 + 4 + 12), in fp32 16.
+    In bf16 and fp16 18 bytes a parameter in all (Narayanan et al. 2021; 2 + 4 + 12), in fp32 16. In fp8 Transformer
+    Engine keeps two more copies of the weights, for the product and for its gradient, a byte each.
     """
     mixed = precision != "fp32"
+    width = {"fp32": 4, "fp8": 4}.get(precision, 2)
     return zero_states(
         parameters,
         ranks,
         1 if distributed else 0,
-        parameter_bytes=2 if mixed else 4,
+        parameter_bytes=width,
         gradient_bytes=4,
         optimizer_bytes=12 if mixed else 8,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from kit.flops import DEFAULT_CONVENTION, ModelShape
 from kit.layout import Layout
+from recipes.training.budget import steps_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Workload:
         shape: The model, with the sequence length of the run.
         layout: Degrees of parallelism.
         device: "cpu" or "cuda".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16", "fp16" or "fp8".
         micro_samples: Samples that one rank computes at once.
         global_samples: Samples of one optimizer step of the whole job.
         steps: Optimizer steps.
@@ -52,6 +53,16 @@ class Workload:
         return self.global_samples * self.shape.sequence_length
 
     @property
+    def recompute(self) -> str:
+        """What of a layer's activations is computed again in the backward pass: none, selective or full."""
+        return str(self.parts.get("recompute") or "none")
+
+    @property
+    def drops(self) -> bool:
+        """Whether the model has dropout."""
+        return bool(self.get("model", "dropout"))
+
+    @property
     def lora_rank(self) -> int | None:
         """Rank of the adapters; None where every parameter is trained."""
         if self.stage == "sft" and self.parts.get("method") == "lora":
@@ -73,6 +84,8 @@ def read_workload(config: Mapping[str, Any], shape: ModelShape, layout: Layout |
     data = config.get("data")
     data = data if isinstance(data, Mapping) else {}
     batch = int(config.get("batch_samples") or 1)
+    global_samples = int(data.get("global_batch_samples") or batch)
+    budget = config.get("budget")
     return Workload(
         stage=str(config["stage"]),
         engine=str(config.get("engine") or "accelerate"),
@@ -81,8 +94,8 @@ def read_workload(config: Mapping[str, Any], shape: ModelShape, layout: Layout |
         device=device,
         precision=str(config.get("precision") or "fp32"),
         micro_samples=int(data.get("micro_batch_samples") or batch),
-        global_samples=int(data.get("global_batch_samples") or batch),
-        steps=int((config.get("budget") or {}).get("steps") or 0),
+        global_samples=global_samples,
+        steps=steps_of(budget, global_samples * shape.sequence_length, shape) if budget else 0,
         convention=str((config.get("logging") or {}).get("flops_convention") or DEFAULT_CONVENTION),
         parts=dict(config),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from kit.errors import UserError
 from kit.run.directory import RunDirectory, find_run
+from launch.ranks import sets_with_ranks
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,28 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe", metavar="RECIPE", help="a short name such as pretrain/demo, or the path of a YAML file"
     )
     parser.add_argument("--on", default="laptop", metavar="TARGET", help="target: a name or a path (default: laptop)")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a key of the recipe")
-    parser.add_argument("--target-set", action="append", default=[], metavar="a=b", help="change a key of the target")
+    add_change_arguments(parser)
+    parser.add_argument(
+        "--ranks", type=int, metavar="N", help="the recipe's layout for N ranks, where it lists several"
+    )
     parser.add_argument(
         "--parent", action="append", default=[], metavar="NAME=RUN", help="the run that a parent is taken from"
     )
+
+
+def add_change_arguments(parser: argparse.ArgumentParser) -> None:
+    """What changes a recipe and a target."""
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a key of the recipe")
+    parser.add_argument("--target-set", action="append", default=[], metavar="a=b", help="change a key of the target")
+
+
+def recipe_sets(arguments: argparse.Namespace) -> list[str]:
+    """What --ranks and --set change in the recipe, in that order.
+
+    Raises:
+        UserError: the recipe has no layout for so many ranks.
+    """
+    return sets_with_ranks(arguments.recipe, arguments.ranks, arguments.set)
 
 
 def chosen_run(arguments: argparse.Namespace) -> RunDirectory:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, TextIO
 
-from kit.errors import RunFailure, SlipwayError, UserError
+from kit.errors import UserError
 from kit.run.directory import RunDirectory
 from kit.run.events import state_of
+from launch.child import run_module
 from launch.console import Console
-from launch.supervise import INTERRUPTED
 from launch.verbs.arguments import Answer, add_run_argument, chosen_run
 
 HELP = "talk with a model, line by line"
@@ -24,7 +18,6 @@ EXAMPLES = """examples:
   echo "What does HTTP status 404 mean?" | slipway chat last:rlhf
   slipway chat path/to/huggingface/model --temperature 0.8 --top-k 50
   cat questions.txt | slipway chat last:sft --json"""
-STDERR = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,16 +36,12 @@ def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     """Start the conversation as a process of its own and wait for its end."""
     _check(arguments)
     run, model = find_model(arguments)
-    command = [sys.executable, "-u", "-m", "recipes.chat", str(model)]
+    words = [str(model)]
     for name in ("temperature", "top_k", "new_tokens", "seed"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
-    command.append(f"--system={arguments.system}")
-    result, interrupted = _converse(command, console)
-    if "error" in result:
-        kind = UserError if result["exit_code"] == UserError.exit_code else RunFailure
-        raise kind(result["error"]["found"], expected=result["error"]["expected"], action=result["error"]["action"])
-    code = INTERRUPTED if interrupted else int(result["exit_code"])
-    return Answer(code, {"run": run.id if run else None, "model": str(model), "turns": result["turns"]})
+        words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    words.append(f"--system={arguments.system}")
+    code, result = run_module("recipes.chat", words, console, "the conversation")
+    return Answer(code, {"run": run.id if run else None, "model": str(model), "turns": result.get("turns", [])})
 
 
 def find_model(arguments: argparse.Namespace) -> tuple[RunDirectory | None, Path]:
@@ -71,7 +60,7 @@ def find_model(arguments: argparse.Namespace) -> tuple[RunDirectory | None, Path
             )
         return None, path.resolve()
     run = chosen_run(arguments)
-    stages = [run] if run.manifest().stage != "chain" else _stages(run)
+    stages = [run] if run.manifest().stage != "chain" else stages_of(run)
     for stage in reversed(stages):
         if (stage.artifacts / "model" / "config.json").is_file():
             return stage, stage.artifacts / "model"
@@ -82,7 +71,8 @@ def find_model(arguments: argparse.Namespace) -> tuple[RunDirectory | None, Path
     )
 
 
-def _stages(chain: RunDirectory) -> list[RunDirectory]:
+def stages_of(chain: RunDirectory) -> list[RunDirectory]:
+    """The runs of a chain's stages, in order, without those that only measure."""
     return [RunDirectory(Path(stage.path)) for stage in chain.manifest().stages if stage.role is None]
 
 
@@ -94,44 +84,3 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} {value}", expected=f"a number from {least} up", action="mend the argument"
             )
-
-
-def _ended(process: subprocess.Popen[bytes], pipe: TextIO) -> str:
-    """Asks the process to end and returns its result; a second Ctrl-C kills it."""
-    try:
-        process.send_signal(signal.SIGINT)
-        return pipe.read()
-    except KeyboardInterrupt:
-        process.kill()
-        raise
-
-
-def _converse(command: list[str], console: Console) -> tuple[dict[str, Any], bool]:
-    """Runs the conversation on our terminal; its result comes through a pipe of its own.
-
-    Returns:
-        The result, and whether we were interrupted.
-    """
-    read, write = os.pipe()
-    interrupted = False
-    process = subprocess.Popen(
-        [*command, "--result-fd", str(write)], stdout=STDERR if console.as_json else None, pass_fds=(write,)
-    )
-    os.close(write)
-    with os.fdopen(read, encoding="utf-8") as pipe:
-        try:
-            text = pipe.read()
-        except KeyboardInterrupt:
-            # From the terminal it went to the process too; from `kill` it did not. Hearing it twice does no harm.
-            interrupted = True
-            text = _ended(process, pipe)
-    code = process.wait()
-    if not text:
-        if interrupted:
-            return {"turns": [], "exit_code": INTERRUPTED}, True
-        raise SlipwayError(
-            f"the process of the conversation ended with code {code} and no result",
-            expected="a conversation that ends by itself",
-            action="see its words above; memory is the usual reason",
-        )
-    return dict(json.loads(text)), interrupted

@@ -27,13 +27,14 @@ from launch.planner.models import Parents, UnknownModel, find_model
 from launch.planner.prediction import predict, rented
 from launch.planner.prices import price_called, prices
 from launch.planner.shown import offer_lines, prediction_lines, warning_lines
-from launch.verbs.arguments import Answer, add_recipe_arguments, parent_references
+from launch.verbs.arguments import Answer, add_recipe_arguments, parent_references, recipe_sets
 
 HELP = "show the configuration, layout, size, memory, time and commands of a run; touches nothing"
 EXAMPLES = """examples:
   slipway plan pretrain/demo
   slipway plan pretrain/demo --set layout.tensor=1 --set layout.data=2
   slipway plan pretrain/demo --priced-as h100
+  slipway plan pretrain/7b --ranks 64 --on my/hosts.yaml
   slipway plan my/recipe.yaml --on my/target.yaml --json"""
 
 
@@ -48,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     """Print the plan."""
-    plan = make_plan(arguments.recipe, arguments.on, arguments.set, parent_references(arguments), arguments.target_set)
+    sets, references = recipe_sets(arguments), parent_references(arguments)
+    plan = make_plan(arguments.recipe, arguments.on, sets, references, arguments.target_set)
     parents = {name: _look_up(arguments.runs, name, reference, plan) for name, reference in plan.parents.items()}
     job = shown_command(work_of_stage(plan.kind, plan.target, plan.processes), "RUN_DIR", plan.target)
     size = model_size(plan, parents)

@@ -18,7 +18,7 @@ from launch.rented import rented
 from launch.reporting import conclude
 from launch.supervise import execute as execute_run
 from launch.supervise import result_of
-from launch.verbs.arguments import Answer, add_recipe_arguments, parent_references
+from launch.verbs.arguments import Answer, add_recipe_arguments, parent_references, recipe_sets
 
 HELP = "run one recipe, with a live progress line; Ctrl-C stops it cleanly"
 EXAMPLES = """examples:
@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   slipway run pretrain/demo --set budget.steps=50 --parent data=last:data_prep
   slipway run pretrain/demo --target-set threads_per_process=2
   slipway run pretrain/demo --on my/hosts.yaml --detach
+  slipway run pretrain/10m --ranks 2
   slipway run pretrain/demo --on laptop --set layout.data=16 --fallback
   slipway run pretrain/demo --on kubernetes --render manifests"""
 
@@ -50,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, console: Console) -> Answer:
     """Run the recipe, and its missing parents first where that was asked for."""
     references = parent_references(arguments)
-    sets = list(arguments.set)
+    sets = recipe_sets(arguments)
     if arguments.fallback:
-        sets = _fall_back(arguments, references, console)
+        sets = _fall_back(arguments, sets, references, console)
     plan = make_plan(arguments.recipe, arguments.on, sets, references, arguments.target_set)
     if arguments.render and plan.target.kind != "kubernetes":
         raise UserError(
@@ -96,11 +97,11 @@ def _run_plan(
     return execute_run(run, console, debug=arguments.debug, detach=arguments.detach and last), run
 
 
-def _fall_back(arguments: argparse.Namespace, references: dict[str, str], console: Console) -> list[str]:
+def _fall_back(
+    arguments: argparse.Namespace, sets: list[str], references: dict[str, str], console: Console
+) -> list[str]:
     """The assignments with which the recipe fits the target; says what they change."""
-    sets, words = fall_back(
-        arguments.recipe, arguments.on, arguments.set, references, arguments.target_set, arguments.runs
-    )
+    sets, words = fall_back(arguments.recipe, arguments.on, sets, references, arguments.target_set, arguments.runs)
     for line in words:
         console.say(f"Fallback: {line}")
     return sets

@@ -49,7 +49,7 @@ def summary_of(run: RunDirectory) -> dict[str, Any]:
     """One run in a row."""
     manifest = run.manifest()
     metrics = read_metrics(run.metrics_path)
-    steps = total_steps(run.config()) if run.config_path.is_file() else None
+    steps = total_steps(run.config(), read_events(run)) if run.config_path.is_file() else None
     age = datetime.now(UTC) - datetime.fromisoformat(manifest.created)
     return {
         "run_id": run.id,
@@ -75,6 +75,8 @@ def _detail(run: RunDirectory, console: Console) -> Answer:
     row = summary_of(run)
     now = _status_of(run)
     failure = last_failure(run)
+    # A resume may have changed it since the manifest was written.
+    layout = manifest.layout and (run.config().get("layout") or manifest.layout)
     lines = [
         ("Run", run.id),
         ("Path", str(run.path)),
@@ -82,7 +84,7 @@ def _detail(run: RunDirectory, console: Console) -> Answer:
         ("Step", _cells(row)[3]),
         ("Loss", _cells(row)[4]),
         ("Age", _cells(row)[5]),
-        ("Layout", _words(manifest.layout)),
+        ("Layout", _words(layout)),
         ("Processes", ", ".join(f"rank {rank}: {pid}" for rank, pid in now.rank_pids.items()) or "none"),
         *((f"Host {host}", words) for host, words in now.hosts.items() if host != HOST),
         *((f"Parent {name}", parent.run_id) for name, parent in manifest.parents.items()),
@@ -98,7 +100,7 @@ def _detail(run: RunDirectory, console: Console) -> Answer:
         console.say(f"Go on with: slipway resume {run.id}")
     return Answer(
         0,
-        {**row, "rank_pids": now.rank_pids, "hosts": now.hosts, "events": read_events(run), "layout": manifest.layout},
+        {**row, "rank_pids": now.rank_pids, "hosts": now.hosts, "events": read_events(run), "layout": layout},
     )
 
 

@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import recipes.quiet  # noqa: F401  before anything imports torch
 from kit.errors import SlipwayError
+from recipes.result import INTERRUPTED, give_result, interrupt_once
 
 if TYPE_CHECKING:
     from recipes.chat.dialogue import Dialogue
 
-INTERRUPTED = 130
 PROMPT = "> "
 
 
 def main(words: list[str] | None = None) -> int:
     """Talks until the input ends; returns the exit code."""
-    signal.signal(signal.SIGINT, _interrupt_once)
+    signal.signal(signal.SIGINT, interrupt_once)
     arguments = _parser().parse_args(words)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
@@ -45,7 +43,7 @@ def main(words: list[str] | None = None) -> int:
         # The reader of our output has gone; Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    _report(arguments.result_fd, turns, error, code)
+    give_result(arguments.result_fd, {"turns": turns}, error, code)
     return code
 
 
@@ -114,24 +112,6 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 def _remark(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _report(result_fd: int | None, turns: list[dict[str, Any]], error: SlipwayError | None, code: int) -> None:
-    if result_fd is None:
-        if error is not None:
-            _remark(str(error))
-        return
-    result: dict[str, Any] = {"turns": turns, "exit_code": code}
-    if error is not None:
-        result["error"] = error.parts()
-    with os.fdopen(result_fd, "w", encoding="utf-8") as pipe:
-        json.dump(result, pipe)
-
-
-def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    """The terminal and `slipway chat` may both say so; the second mustn't disturb the end that has begun."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

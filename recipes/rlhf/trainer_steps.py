@@ -14,7 +14,8 @@ from kit.errors import RunFailure
 from kit.metrics import StepRecord
 from recipes.distributed.memory import peak_memory_gib
 from recipes.engines.accelerate.launcher import check_wrapped
-from recipes.loop import Stopwatch, check_finite
+from recipes.instability import cannot_skip, check_finite
+from recipes.loop import Stopwatch
 from recipes.rlhf.job import Job
 from recipes.stop import STOP
 from recipes.training.checkpoints import Checkpoints
@@ -38,6 +39,8 @@ class TrainerSteps(TrainerCallback):
     """
 
     def __init__(self, job: Job, trainer: Any, further: Further) -> None:
+        if job.config.instability.action == "skip":
+            raise cannot_skip(f"the trainer of rlhf with algorithm {job.config.algorithm}")
         self._job, self._trainer, self._further = job, trainer, further
         self.checkpoints = Checkpoints(job.config, job.run, job.processes)
         self.sinks: Sinks = open_sinks(job.run, job.config.logging, job.processes.first)

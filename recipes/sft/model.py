@@ -18,7 +18,7 @@ from recipes.model.families import model_config
 from recipes.sft.config import LoraConfig, SftConfig
 
 WITHOUT_SHAPE = "kaplan_6n"
-"""The convention for FLOPs of a model of another family than Llama: it needs nothing but the number of parameters."""
+"""The convention for FLOPs of a model of an unknown family: it needs nothing but the number of parameters."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _linear_names(model: Any) -> list[str]:
 def count_flops(source: Source, convention: str, sequence_length: int) -> tuple[str, float]:
     """Model FLOPs per token, as of full training whatever the method, and the convention that was used."""
     try:
-        shape = model_config(source.directory).shape(sequence_length)
+        shape = model_config(source.directory, exact=False).shape(sequence_length)
     except (UserError, KeyError):
         embeddings = {source.model.get_input_embeddings().weight, source.model.get_output_embeddings().weight}
         others = sum(parameter.numel() for parameter in source.model.parameters() if parameter not in embeddings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kit.run.directory import RunDirectory
-from recipes.dataset import open_dataset
+from recipes.dataset import open_datasets
 from recipes.distributed.processes import join
 from recipes.training.language_model import LanguageModelTraining
 from recipes.zero.config import ZeroConfig
@@ -18,12 +18,12 @@ def run(config: ZeroConfig, run: RunDirectory) -> None:
         RunFailure: If the loss isn't finite, the disk is full, or the export isn't the trained model.
         Stopped: If it was asked to stop; the state is checkpointed.
     """
-    dataset = open_dataset(run)
-    source = find_source(config, run, dataset)
+    datasets = open_datasets(run, config.data.blend)
+    source = find_source(config, run, next(iter(datasets.values())))
     LanguageModelTraining(
         config,
         run,
-        dataset,
+        datasets,
         source.model,
         source.weights,
         join(run.target_path),

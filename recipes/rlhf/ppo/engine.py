@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recipes.chat.generation import load_model
 from recipes.chat.template import ChatTemplate
+from recipes.checkpoint.writing import Writing
 from recipes.distributed.processes import DTYPES, Processes
 from recipes.engines.accelerate.stepper import Stepper
 from recipes.engines.protocol import StepResult
@@ -127,11 +128,11 @@ class PpoEngine:
         tokens = round(self._processes.total(float(sum(rollouts.lengths()))))
         return StepResult(loss, sum(norms) / len(norms), tokens, told)
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> Writing:
         """Policy, value head, optimizer, and the KL coefficient. *Collective*: every rank."""
-        self._stepper.save(folder)
         if self._processes.first:
             (folder / STATE_FILE).write_text(json.dumps({"kl_coefficient": self.kl_coefficient}) + "\n")
+        return self._stepper.save(folder)
 
     def load_state(self, folder: Path) -> None:
         """Reads what `save_state` wrote, bit for bit. *Collective*: every rank."""
