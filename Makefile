@@ -79,8 +79,8 @@ bench-launch: setup ## seconds to the first step on two hosts: slipway against b
 bench-data: setup ## crawl pages to clean text: pages a CPU second and quality against stock datatrove (ARGS='--warc FILES', --quick)
 	@$(RUN) -m infra.peer_environment && $(RUN) -m benchmarks.data $(ARGS)
 
-bench-pretrain: setup ## tokens/s of the Megatron engine against a plain PyTorch loop, alternating
-	@$(RUN) -m benchmarks.pretrain
+bench-pretrain: setup ## tokens/s against a plain PyTorch loop and Hugging Face Trainer; layouts, saving, two processes (ARGS=--quick)
+	@$(RUN) -m benchmarks.pretrain $(ARGS)
 
 ##@ Clean up
 clean: ## remove .venv, .venv-cloud, .venv-peers and caches; runs stay

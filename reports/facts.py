@@ -95,9 +95,15 @@ class RunFacts:
         return {"sft": self.sft, "reward": self.reward, "rlhf": self.rlhf}.get(self.stage) or self.training
 
     @property
+    def reconfigured(self) -> list[dict[str, Any]]:
+        """What resumes changed, in order: events whose `changes` are key -> [old, new]."""
+        return [event for event in self.events if event.get("event") == "reconfigured"]
+
+    @property
     def predicted(self) -> dict[str, Any]:
         """What the plan foresaw, as the launcher recorded it; empty where it foresaw nothing."""
-        found = self.manifest.plan.get("predicted")
+        changed = [event["predicted"] for event in self.reconfigured if event.get("predicted")]
+        found = changed[-1] if changed else self.manifest.plan.get("predicted")
         return found if isinstance(found, dict) else {}
 
     def curve(self, key: str) -> list[tuple[int, float]]:
@@ -107,7 +113,7 @@ class RunFacts:
 
     def degree(self, axis: str) -> int | None:
         """The size of a layout axis, from what training recorded, else from the manifest; None for stages without."""
-        layout = self.training.get("layout") or self.manifest.layout
+        layout = self.training.get("layout") or self.config.get("layout") or self.manifest.layout
         return int(layout.get(axis, 1)) if layout else None
 
     @property

@@ -3,7 +3,8 @@
 Every key of a stage is always there; a number that was not recorded is None.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kit.flops import mfu
@@ -145,7 +146,10 @@ def training_numbers(facts: RunFacts | None) -> dict[str, Any]:
         "tokens_per_second_high": rate.high if rate else None,
         "steps_measured": rate.measured if rate else 0,
         "warm_up_steps": rate.warm_up if rate else 0,
-        "mfu": _mfu(found, rate.median if rate else None),
+        "mfu": _utilisation(found, "flops_per_token", rate.median if rate else None),
+        "hfu": _utilisation(found, "hardware_flops_per_token", rate.median if rate else None),
+        "skipped_steps": _last_count(metrics, "skipped_steps"),
+        **{f"{part}_share": _share(facts, part) for part in ("communication", "checkpoint", "idle")},
         "peak_memory_gib": facts.peak_memory_gib if facts else None,
     }
 
@@ -224,9 +228,21 @@ def _read(found: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: _finite(found.get(key)) for key in keys}
 
 
-def _mfu(training: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
-    flops, peak = number(training.get("flops_per_token")), number(training.get("peak_flops_per_second"))
+def _utilisation(training: Mapping[str, Any], per_token: str, tokens_per_second: float | None) -> float | None:
+    flops, peak = number(training.get(per_token)), number(training.get("peak_flops_per_second"))
     return mfu(tokens_per_second, flops, peak) if tokens_per_second and flops and peak else None
+
+
+def _last_count(metrics: Sequence[Mapping[str, Any]], key: str) -> int | None:
+    counts = [int(record[key]) for record in metrics if number(record.get(key)) is not None]
+    return counts[-1] if counts else None
+
+
+def _share(facts: RunFacts | None, part: str) -> float | None:
+    """A part of the steps' time, 0 to 1, over the steps that know it."""
+    known = dict(facts.curve(f"{part}_seconds")) if facts else {}
+    whole = math.fsum(seconds for step, seconds in facts.curve("step_seconds") if step in known) if facts else 0.0
+    return math.fsum(known.values()) / whole if whole and known else None
 
 
 def _finite(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """The training section: loss and throughput, model and layout, and what MFU means here."""
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,9 +9,10 @@ from kit.flops import CONVENTIONS
 from reports.document import Block, Cell, Column, Figure, Paragraph, Section, Table
 from reports.facts import RunFacts, number
 from reports.figures.training import Level, loss_curve, throughput
-from reports.formats import counted, duration, fixed, flops, gibibytes, percent, plural, whole
+from reports.formats import counted, fixed, flops, gibibytes, percent, plural, whole
 from reports.scaling import spread
 from reports.sections.ownership import ownership_blocks
+from reports.sections.steps import skipped_blocks, source_blocks, time_blocks
 from reports.story import MAKES_A_BASE_MODEL, Story
 
 Printer = Callable[[Cell], str]
@@ -22,6 +22,7 @@ MODEL_NUMBERS: tuple[tuple[str, str, Printer], ...] = (
     ("steps", "optimizer steps", whole),
     ("global_batch_tokens", "tokens per step", whole),
     ("tokens_processed", "tokens processed", whole),
+    ("skipped_steps", "steps left out", whole),
     ("validation_loss_before", "validation loss before", fixed(4)),
     ("validation_loss_after", "validation loss after", fixed(4)),
     ("export_max_logit_difference", "largest logit difference after export", lambda value: f"{value:.3g}"),
@@ -31,19 +32,13 @@ SPEED_NUMBERS: tuple[tuple[str, str, Printer], ...] = (
     ("flops_per_token", "model FLOPs per token", whole),
     ("flops_convention", "FLOPs convention", str),
     ("mfu", "MFU by that convention", percent),
+    ("hfu", "HFU, with what is computed again", percent),
     ("peak_flops_per_second", "peak that the MFU is of, whole job", flops),
     ("peak_source", "where that peak is from", str),
     ("peak_memory_gib", "peak memory of the largest process", gibibytes),
 )
 PER_TOKEN = "nats per token"
 LOSS_OF = {"sft": "nats per counted token", "reward": "nats per pair", "rlhf": ""}
-PARTS_OF_A_STEP = (
-    "data_seconds",
-    "compute_seconds",
-    "communication_seconds",
-    "checkpoint_seconds",
-    "evaluation_seconds",
-)
 
 
 def training_section(story: Story, summary: dict[str, Any]) -> Section | None:
@@ -60,14 +55,24 @@ def training_section(story: Story, summary: dict[str, Any]) -> Section | None:
     blocks += loss_figure(
         facts, "loss", LOSS_OF.get(facts.stage, PER_TOKEN), levels, _level_words(story) if base else ""
     )
+    blocks += _reconfigured(facts)
+    blocks += skipped_blocks(facts)
+    blocks += source_blocks(facts) if base else []
     blocks += _throughput_figure(facts)
     blocks += _present(_numbers(summary, "training", "Model and loss", MODEL_NUMBERS), whole_table=base)
     blocks += _present(_numbers(summary, "speed", "Speed and memory", SPEED_NUMBERS), whole_table=base)
     blocks += ownership_blocks(facts)
-    blocks += _time_of_a_step(facts)
+    blocks += time_blocks(facts)
     blocks.append(Paragraph(utilisation_words(facts.training)))
     title = "Training" if not base or facts is story.subject else "Training of the base model"
     return Section("training", title, _lead(facts, summary), blocks)
+
+
+def _reconfigured(facts: RunFacts) -> list[Block]:
+    """A line for every resume that went on with other settings."""
+    changes = [event.get("changes", {}) for event in facts.reconfigured]
+    words = ["; ".join(f"{key} {old} → {new}" for key, (old, new) in changed.items()) for changed in changes]
+    return [Paragraph(f"Resumed with other settings: {told}.", tone="notice") for told in words if told]
 
 
 def _present(table: Table, whole_table: bool) -> list[Block]:
@@ -81,7 +86,7 @@ def utilisation_words(training: dict[str, Any]) -> str:
     convention, peak = convention_words(training), peak_words(training)
     if not (convention and peak):
         return "Model FLOPs utilisation (MFU): not measured, since the run recorded no FLOPs convention or peak."
-    return f"{convention} The peak is {peak}."
+    return " ".join(words for words in (convention, hardware_words(training), f"The peak is {peak}.") if words)
 
 
 def convention_words(training: dict[str, Any]) -> str:
@@ -93,6 +98,17 @@ def convention_words(training: dict[str, Any]) -> str:
     words = f" ({known.words}; {known.source})" if known else ""
     return (
         f"Model FLOPs utilisation (MFU) counts FLOPs by the convention “{name}”{words}: "
+        f"{per_token / 1e6:,.1f} MFLOP per token."
+    )
+
+
+def hardware_words(training: dict[str, Any]) -> str:
+    """What HFU counts beside that; empty where nothing was computed again."""
+    again, per_token = training.get("recompute"), number(training.get("hardware_flops_per_token"))
+    if again in (None, "none") or not per_token:
+        return ""
+    return (
+        f"Hardware FLOPs utilisation (HFU) also counts what {again} recomputation does again: "
         f"{per_token / 1e6:,.1f} MFLOP per token."
     )
 
@@ -213,25 +229,3 @@ def _numbers(summary: dict[str, Any], name: str, title: str, printed: Sequence[t
         value = summary.get(key)
         rows.append([label, None if value is None else show(value)])
     return Table(name, title, columns, rows)
-
-
-def _time_of_a_step(facts: RunFacts) -> list[Block]:
-    rows: list[list[Cell]] = []
-    for key in PARTS_OF_A_STEP:
-        values = [value for _, value in facts.curve(key)]
-        if values:
-            rows.append([key.removesuffix("_seconds"), len(values), statistics.median(values), math.fsum(values)])
-    if not rows:
-        return []
-    columns = (
-        Column("part", "part of a step"),
-        Column("steps", "steps", whole, numeric=True),
-        Column("median_seconds", "median", fixed_seconds, numeric=True),
-        Column("total_seconds", "total", duration, numeric=True),
-    )
-    return [Table("step_time", "Where the time of the steps went", columns, rows, brief=False)]
-
-
-def fixed_seconds(value: Cell) -> str:
-    """Seconds of one step, to the millisecond."""
-    return f"{fixed(3)(value)} s"
