@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +13,10 @@ import numpy as np
 import real_text
 import torch
 
-from kit.config import parse
-from recipes.data import IGNORED, Batch, SampleStream, batches
-from recipes.distributed.processes import Processes
+from kit.config import merge, parse
+from recipes.checkpoint.writing import write_at_once
+from recipes.data import IGNORED, Batch, Ids, SampleStream, batches
+from recipes.distributed.processes import DTYPES, Processes
 from recipes.engines.protocol import Engine
 from recipes.engines.table import build_engine
 from recipes.model.config import ModelConfig
@@ -26,6 +29,9 @@ from recipes.zero.config import ZeroConfig
 
 STEPS, VOCAB, LENGTH, BATCH, RATE = 20, 256, 64, 8, 1e-3
 
+LLAMA = {"layers": 4, "hidden": 64, "heads": 4, "kv_heads": 2, "ffn": 128}
+GPT2 = {"layers": 4, "hidden": 64, "heads": 4, "ffn": 128}
+
 TOLERANCE = 1e-5
 """On losses of 3 to 6 nats over 20 fp32 steps; sums in another order explain about 5e-7."""
 
@@ -33,27 +39,35 @@ COUNTED = (0, 0, 1, 3, 64, 60, 2, 64)
 """How many labels of each sample of a global batch count: micro-batches and ranks differ as much as they can."""
 
 
-def configuration(engine: str, layout: dict[str, Any], **model: Any) -> tuple[TrainingConfig, ModelConfig]:
-    data = {
+def configuration(
+    engine: str, layout: dict[str, Any], *, recipe: Mapping[str, Any] | None = None, **model: Any
+) -> tuple[TrainingConfig, ModelConfig]:
+    data: dict[str, Any] = {
         "name": "test",
         "engine": engine,
         "layout": layout,
-        "model": {"layers": 4, "hidden": 64, "heads": 4, "kv_heads": 2, "ffn": 128} | model,
+        "model": (LLAMA if model.get("family", "llama") == "llama" else GPT2) | model,
         "data": {"sequence_length": LENGTH, "global_batch_samples": BATCH, "micro_batch_samples": 2},
         "optimizer": {"learning_rate": RATE},
         "budget": {"steps": STEPS},
     }
+    data = merge(data, recipe or {})
     config: PretrainConfig | ZeroConfig
     config = parse(ZeroConfig, data, "test") if engine == "deepspeed" else parse(PretrainConfig, data, "test")
     assert config.model is not None
-    return config, config.model.with_vocab(VOCAB)
+    return config, config.model.with_vocab(VOCAB, LENGTH)
 
 
 def started_engine(
-    processes: Processes, engine: str, layout: dict[str, Any], **model: Any
+    processes: Processes,
+    engine: str,
+    layout: dict[str, Any],
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    **model: Any,
 ) -> tuple[Engine, ModelConfig]:
-    config, sized = configuration(engine, layout, **model)
-    made = build_engine(config, sized, processes, torch.float32)
+    config, sized = configuration(engine, layout, recipe=recipe, **model)
+    made = build_engine(config, sized, processes, DTYPES[config.precision])
     made.load_weights(partial(first_tensor, sized, 1234))
     return made, sized
 
@@ -96,9 +110,22 @@ def tell(processes: Processes, made: Engine, sized: ModelConfig) -> dict[str, An
     return told | {"masked": (result.loss, result.grad_norm)}
 
 
-def train_and_tell(processes: Processes, engine: str, layout: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    made, sized = started_engine(processes, engine, layout, **model)
+def train_and_tell(
+    processes: Processes,
+    engine: str,
+    layout: dict[str, Any],
+    model: dict[str, Any],
+    recipe: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    made, sized = started_engine(processes, engine, layout, recipe=recipe, **model)
     return {"curve": steps_of(made, 1, STEPS)} | tell(processes, made, sized)
+
+
+def train_only(
+    processes: Processes, engine: str, layout: dict[str, Any], model: dict[str, Any], recipe: dict[str, Any]
+) -> list[tuple[float, float]]:
+    made, _ = started_engine(processes, engine, layout, recipe=recipe, **model)
+    return steps_of(made, 1, STEPS)
 
 
 def assert_learns_alike(told: list[dict[str, Any]], expected: dict[str, Any]) -> None:
@@ -124,18 +151,63 @@ def assert_counts_alike(told: list[dict[str, Any]], expected: dict[str, Any]) ->
     assert abs(told[0]["masked validation"] - expected["masked validation"]) < TOLERANCE
 
 
-def save_and_go_on(processes: Processes, layout: dict[str, Any], folder: str) -> list[tuple[float, float]]:
-    made, _ = started_engine(processes, "megatron", layout)
-    steps_of(made, 1, 5)
-    made.save_state(Path(folder))
-    return steps_of(made, 6, 10)
+Part = dict[str, Any]
+"""What `train_part` tells: losses with gradient norms, samples by step, digests of the state, last weights."""
 
 
-def load_and_go_on(processes: Processes, layout: dict[str, Any], folder: str) -> list[tuple[float, float]]:
-    made, sized = started_engine(processes, "megatron", layout)
-    made.load_weights(lambda name: torch.zeros(sized.tensor_shapes()[name]))
-    made.load_state(Path(folder))
-    return steps_of(made, 6, 10)
+def train_part(
+    processes: Processes,
+    layout: dict[str, Any],
+    model: dict[str, Any],
+    recipe: dict[str, Any],
+    steps: tuple[int, int],
+    load: str | None = None,
+    save: tuple[int, str] | None = None,
+) -> Part:
+    """The steps first..last of one run: from first weights or from a checkpoint; one may be saved on the way."""
+    made, sized = started_engine(processes, "megatron", layout, recipe=recipe, **model)
+    told: Part = {"data rank": made.data_rank, "curve": [], "samples": []}
+    if load is not None:
+        made.load_weights(lambda name: torch.zeros(sized.tensor_shapes()[name]))
+        made.load_state(Path(load))
+        told["state"] = state_digests(made)
+    numbers = range(steps[0], steps[1] + 1)
+    for batch in batches(stream(), numbers, BATCH, made.data_rank, made.data_degree):
+        result = made.train_step(batch, RATE)
+        told["curve"].append((result.loss, result.grad_norm))
+        told["samples"].append([sample_id(row) for row in batch.tokens])
+        if save is not None and save[0] == batch.step:
+            told["state"] = state_digests(made)
+            write_at_once(made.save_state(Path(save[1])))
+    return told | {"weights": weights_of(made)}
+
+
+def sample_id(tokens: Ids) -> str:
+    """Names a sample by what it holds."""
+    return hashlib.sha256(tokens.tobytes()).hexdigest()[:12]
+
+
+def state_digests(engine: Engine) -> list[str]:
+    """A digest of every weight of this rank and of all that its optimizer keeps of it, in the optimizer's order."""
+    found = []
+    for part in engine._optimizer.chained_optimizers:  # type: ignore[attr-defined]
+        if getattr(part, "is_stub_optimizer", False):
+            continue
+        for group in part.optimizer.param_groups:
+            for parameter in group["params"]:
+                kept = {name: t for name, t in part.optimizer.state[parameter].items() if isinstance(t, torch.Tensor)}
+                tensors = [parameter.detach(), *(kept[name] for name in sorted(kept))]
+                found.append(hashlib.sha256(b"".join(t.float().numpy().tobytes() for t in tensors)).hexdigest()[:12])
+            found.append(f"step {group.get('step')}")
+    return found
+
+
+def samples_of(told: list[Part]) -> list[list[str]]:
+    """The samples of every step's global batch, in order, whichever ranks trained on them."""
+    by_rank = {part["data rank"]: part["samples"] for part in told}
+    assert all(part["samples"] == by_rank[part["data rank"]] for part in told), "ranks of a replica see the same"
+    steps = range(len(told[0]["samples"]))
+    return [[name for rank in sorted(by_rank) for name in by_rank[rank][step]] for step in steps]
 
 
 def export_and_tell(processes: Processes, made: Engine, sized: ModelConfig, folder: Path) -> Any:

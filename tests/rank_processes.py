@@ -25,7 +25,9 @@ PRELOAD = [
     "recipes.engines.megatron.engine",
     "recipes.engines.accelerate.engine",
     "recipes.engines.deepspeed.engine",
+    "recipes.engines.megatron.stored",
     "transformers.models.llama.modeling_llama",
+    "transformers.models.gpt2.modeling_gpt2",
     "recipes.rlhf.dpo",
     "recipes.rlhf.grpo",
 ]

@@ -14,6 +14,7 @@ from rank_processes import run_on_ranks
 from torch import nn
 
 from kit.errors import RunFailure, UserError
+from recipes.checkpoint.writing import write_at_once
 from recipes.distributed.processes import Processes
 from recipes.engines.accelerate.engine import AccelerateEngine
 from recipes.engines.accelerate.stepper import STATE_FILE, Stepper
@@ -83,7 +84,7 @@ def adapters_cut_and_resumed(processes: Processes, folder: str) -> dict[str, Any
     engine = build_engine(config, adapted_model(), processes, torch.float32)
     frozen = {name: tensor.clone() for name, tensor in engine.stream_weights() if "lora" not in name}
     first = engine_programs.steps_of(engine, 1, 3)
-    engine.save_state(Path(folder))
+    write_at_once(engine.save_state(Path(folder)))
     rest = engine_programs.steps_of(engine, 4, 6)
     again = build_engine(config, adapted_model(), processes, torch.float32)
     again.load_state(Path(folder))
@@ -182,7 +183,7 @@ def test_a_wrong_count_of_losses_is_our_own_mistake(count: int) -> None:
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     config, _ = engine_programs.configuration("accelerate", {})
-    Stepper(Branches(), config, ALONE).save(tmp_path)
+    write_at_once(Stepper(Branches(), config, ALONE).save(tmp_path))
     other = Branches()
     other.maps["e"].requires_grad_(True)
     with pytest.raises(RunFailure, match=r"maps\.e\.bias"):

@@ -24,12 +24,15 @@ from rank_processes import run_on_ranks
 from kit.errors import RunFailure
 from recipes.checkpoint.manifest import CheckpointManifest
 from recipes.checkpoint.store import CheckpointStore
+from recipes.checkpoint.writing import write_at_once
 from recipes.distributed.processes import Processes
 from recipes.engines.protocol import Engine
-from recipes.loop import Course, Speed, train
+from recipes.instability import Watch
+from recipes.loop import Course, Speed, StepEnd, train
 from recipes.model.init import first_tensor
 from recipes.schedule import ScheduleConfig
 from recipes.training.communication import Fixed
+from recipes.training.config import InstabilityConfig
 
 CASES = [("reference", 1)] + [(engine, ranks) for engine in ("megatron", "accelerate", "deepspeed") for ranks in (1, 2)]
 SAVED, KILLED = 12, 20
@@ -104,11 +107,12 @@ def poisoned(processes: Processes, made: Engine, sized: Any, folder: Path) -> di
         iter([engine_programs.batch_of(made, 1)]),
         course,
         Speed(1.0, 1.0),
+        watch=Watch(InstabilityConfig()),
         validate=lambda: 0.0,
         checkpoint=keep,
-        stop_agreed=lambda: False,
+        settle=lambda: None,
+        agree=lambda seconds: StepEnd(False, seconds, 0.0),
         clock=Fixed(0.0),
-        peak_memory_gib=lambda: 0.0,
     )
     try:
         next(records)
@@ -126,7 +130,7 @@ def save_and_be_killed(made: Engine, partial_folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    made.save_state(partial_folder)
+    write_at_once(made.save_state(partial_folder))
     time.sleep(60)
 
 

@@ -21,6 +21,9 @@ from kit.metrics import read_metrics
 from kit.run.directory import RunDirectory, list_runs
 from kit.run.events import read_events
 
+# Test modules aren't packages; what several of them share lies in tests/ itself.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 WORDS = """
     the model reads a page of text and learns which word comes next because every page was written by someone who
     wanted to say something about rivers mountains bread music letters winter engines harbours gardens light paper

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from pathlib import Path
 
 from rank_processes import run_on_ranks
@@ -19,6 +20,7 @@ def on_two_disks(processes: Processes, folder: str, what: str) -> tuple[int | No
     from kit.errors import RunFailure
     from recipes.checkpoint.manifest import CheckpointManifest
     from recipes.checkpoint.store import CheckpointStore
+    from recipes.checkpoint.writing import Writing
 
     host, local = divmod(processes.rank, RANKS_PER_HOST)
     os.environ["LOCAL_RANK"] = str(local)
@@ -34,12 +36,22 @@ def on_two_disks(processes: Processes, folder: str, what: str) -> tuple[int | No
         if what == "full" and processes.rank == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
 
+    def write_later(partial: Path) -> Writing:
+        (partial / "shards").mkdir(exist_ok=True)
+        path = partial / "shards" / f"rank-{processes.rank}"
+        return Writing(lambda: write(partial), (path,), processes.barrier)
+
     def manifest(step: int) -> CheckpointManifest:
         return CheckpointManifest(step=step, samples_seen=0, engine="x", layout={}, config_digest="x")
 
     try:
         for step in {"save": (1, 2, 3), "full": (4,)}.get(what, ()):
             store.save(manifest(step), write)
+        if what == "behind":
+            store.start(manifest(5), write_later)
+            while store.under_way:
+                time.sleep(0.01)
+                store.settle()
     except RunFailure as failure:
         failed.append(failure.found)
     path, found = store.newest_intact()
@@ -76,3 +88,12 @@ def test_every_disk_holds_every_ranks_part(tmp_path: Path) -> None:
         assert not [name for name in held if "00000004" in name]
         assert "rank 3 could not write" in failed[0]
         assert "no space left on the disk" in failed[0]
+
+
+def test_hosts_exchange_files_while_training_goes_on(tmp_path: Path) -> None:
+    for step, held, failed in run_on_ranks(on_two_disks, 4, str(tmp_path), "behind"):
+        assert (step, failed) == (5, [])
+        assert held == files_of(5)
+    one, two = (tmp_path / f"disk-{host}/step-00000005" for host in range(2))
+    assert (one / "COMPLETE").read_bytes() == (two / "COMPLETE").read_bytes()
+    assert (two / "shards/rank-1").read_bytes() == bytes([1]) * 100_000

@@ -12,6 +12,8 @@ import torch.distributed as dist
 from rank_processes import run_on_ranks
 
 from recipes.distributed.processes import Processes
+from recipes.loop import StepEnd
+from recipes.training.agreement import agree
 from recipes.training.communication import (
     Fixed,
     Kernel,
@@ -56,11 +58,11 @@ def collectives(processes: Processes) -> dict[str, Any]:
 
 def test_waiting_for_a_late_rank_is_communication_in_every_collective() -> None:
     first, second = run_on_ranks(collectives, 2)
-    assert first == second, "the mean over the ranks is the same on each"
-    assert first.pop("restored")
+    assert first.pop("restored") and second.pop("restored")
     for name, seconds in first.items():
         # Rank 0 waits for all of it, rank 1 for nothing.
-        assert LATE_SECONDS / 2 * 0.9 < seconds < LATE_SECONDS / 2 + 0.15, name
+        assert seconds > LATE_SECONDS * 0.9, name
+        assert second[name] < seconds / 2, name
 
 
 def computing(processes: Processes) -> dict[str, float]:
@@ -76,9 +78,10 @@ def computing(processes: Processes) -> dict[str, float]:
 
 
 def test_what_runs_beside_computation_is_not_communication() -> None:
-    for told in run_on_ranks(computing, 2):
-        assert told["step"] >= LATE_SECONDS
-        assert told["communication"] < LATE_SECONDS / 4
+    told = run_on_ranks(computing, 2)
+    assert all(one["step"] >= LATE_SECONDS for one in told)
+    # The rank that is behind has nothing to wait for; the other waits for it where other work keeps the machine busy.
+    assert min(one["communication"] for one in told) < LATE_SECONDS / 4
 
 
 def engine_step(processes: Processes, engine: str, layout: dict[str, int]) -> dict[str, float]:
@@ -106,8 +109,21 @@ def engine_step(processes: Processes, engine: str, layout: dict[str, int]) -> di
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
 )
 def test_an_engines_step_with_a_late_rank(engine: str, layout: dict[str, int]) -> None:
-    for told in run_on_ranks(engine_step, 2, engine, layout):
-        assert LATE_SECONDS / 2 * 0.9 < told["communication"] < told["step"]
+    told = run_on_ranks(engine_step, 2, engine, layout)
+    assert LATE_SECONDS * 0.9 < told[0]["communication"] < told[0]["step"]
+    assert told[1]["communication"] < told[1]["step"]
+
+
+def step_ends(processes: Processes) -> list[StepEnd]:
+    """Two steps as both ranks tell of them: rank 1 is asked to stop in the second, where nothing was measured."""
+    first = agree(processes, False, 0.25 + processes.rank, 2.0 - processes.rank)
+    second = agree(processes, processes.rank == 1, None, 3.0 + processes.rank)
+    return [first, second]
+
+
+def test_the_ranks_agree_on_the_end_of_a_step_in_one_message() -> None:
+    first, second = run_on_ranks(step_ends, 2)
+    assert first == second == [StepEnd(False, 0.75, 2.0), StepEnd(True, None, 4.0)]
 
 
 def not_covered(processes: Processes) -> float | None:
@@ -143,8 +159,7 @@ def test_exposed_communication_by_hand() -> None:
 
 
 def test_the_clock_costs_little() -> None:
-    alone = Processes(rank=0, world_size=1, device=torch.device("cpu"), threads=1)
-    wait = WaitClock(alone).around(lambda work: None)
+    wait = WaitClock().around(lambda work: None)
     started = time.perf_counter()
     for _ in range(10_000):
         wait(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,14 @@ def wait_for_step(run: RunDirectory, step: int, process: subprocess.Popen[bytes]
         time.sleep(0.02)
 
 
+def wait_for_checkpoint(run: RunDirectory, step: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 180
+    while not (run.checkpoints / f"step-{step:08d}").is_dir():
+        assert process.poll() is None, (run.logs / "rank-00000.log").read_text()[-3000:]
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.01)
+
+
 def rank_pids(run: RunDirectory) -> list[int]:
     return [json.loads(path.read_text())["pid"] for path in sorted(run.processes.glob("rank-*.json"))]
 
@@ -138,7 +147,7 @@ def test_a_killed_run_goes_on_from_the_newest_intact_checkpoint(
 ) -> None:
     run = make_run(tmp_path, data, *SETS)
     process = start(run, 2)
-    wait_for_step(run, 12, process)
+    wait_for_checkpoint(run, 10, process)
     for pid in rank_pids(run):
         os.kill(pid, signal.SIGKILL)
     assert process.wait(timeout=120) != 0
@@ -187,3 +196,25 @@ def test_the_reference_engine_runs_the_whole_stage(tmp_path: Path, data: Path) -
     assert done.returncode == 0, (run.logs / "rank-00000.log").read_text()[-3000:]
     assert training(run)["engine"] == "reference"
     assert training(run)["export_max_logit_difference"] < 1e-5
+
+
+def test_other_data_under_the_same_path_is_refused_by_a_resume(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    real_text.write_dataset(data / "artifacts")
+    sets = ("engine=reference", "validation.every_steps=null", "export=false", "budget.steps=4")
+    run = make_run(tmp_path / "runs", data, *sets, "schedule.warmup_steps=1", "checkpoint.every_steps=2")
+    command = [sys.executable, "-m", "recipes", str(run.path)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120).returncode == 0
+    shutil.rmtree(data)
+    real_text.write_dataset(data / "artifacts", vocab_size=448)
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120).returncode == 2
+    told = failure(run)
+    assert "step-00000004 belongs to something else" in told["found"]
+    for part in (
+        "data of parent `data` was sha256:",
+        "tokenizer of parent `data` was ",
+        "model was ",
+        "parameters was ",
+    ):
+        assert part in told["found"]
+    assert "new run" in told["action"]

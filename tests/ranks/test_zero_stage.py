@@ -23,7 +23,7 @@ from kit.run.events import now, read_events
 from kit.run.manifest import Manifest, Parent, write_manifest
 from kit.target import Target
 from recipes.data import IGNORED, Batch, SampleStream
-from recipes.dataset import open_dataset
+from recipes.dataset import open_dataset, open_datasets
 from recipes.distributed.processes import Processes
 from recipes.engines.loss import loss_sum
 from recipes.model.config import ModelConfig
@@ -87,10 +87,10 @@ def train(processes: Processes, path: str, stop_at: int = 0) -> bool:
     STOP.listen()
     run = RunDirectory.open(Path(path))
     config = parse(ZeroConfig, run.config(), "config.yaml")
-    dataset = open_dataset(run)
-    source = find_source(config, run, dataset)
+    datasets = open_datasets(run, config.data.blend)
+    source = find_source(config, run, datasets["data"])
     training = Told(
-        config, run, dataset, source.model, source.weights, processes, export=True, positions=source.positions
+        config, run, datasets, source.model, source.weights, processes, export=True, positions=source.positions
     )
     try:
         training.go()
@@ -169,7 +169,8 @@ def test_a_model_with_another_tokenizer_than_the_shards_is_refused(tmp_path: Pat
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0}}, "rope_type 'llama3'"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"head_dim": 32}, "head_dim 32"),
-        ({"model_type": "gpt2"}, "model_type 'gpt2'"),
+        ({"model_type": "mistral"}, "model_type 'mistral'"),
+        ({"model_type": "gpt2"}, "config.json: no n_embd"),
     ],
 )
 def test_a_model_that_the_engine_would_compute_otherwise_is_refused(

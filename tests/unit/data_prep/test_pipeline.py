@@ -177,6 +177,19 @@ def test_one_document_is_too_few(make_run: MakeRun, jsonl: Callable[[list[object
         pipeline.run(config, run)
 
 
+def test_another_text_with_the_same_tokenizer(
+    finished: RunDirectory, make_run: MakeRun, jsonl: Callable[[list[object]], Path]
+) -> None:
+    texts = [document.text for document in read_all_stored(finished.path / "work" / "final")]
+    model = finished.artifacts / "tokenizer" / "tokenizer.model"
+    config, run = make_run([str(jsonl([{"text": text} for text in texts[::2]]))], tokenizer={"file": str(model)})
+    pipeline.run(config, run)
+    mine, first = (check_shards(one.artifacts, thorough=True) for one in (run, finished))
+    assert mine.tokenizer == first.tokenizer
+    assert 0 < mine.documents_out < first.documents_out
+    assert (run.artifacts / "tokenizer" / "tokenizer.model").read_bytes() == model.read_bytes()
+
+
 def test_a_killed_worker_is_noticed(make_run: MakeRun, small_crawl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = os.getpid()
 

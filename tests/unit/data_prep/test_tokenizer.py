@@ -12,6 +12,7 @@ from tokenizers import normalizers
 
 from data_prep import huggingface
 from data_prep.config import TokenizerConfig
+from data_prep.given_tokenizer import check_given_tokenizer, read_given_tokenizer
 from data_prep.train_tokenizer import CHAT, END_ID, PAD_ID, RESERVED, Trained, sample_lines, train
 from kit.errors import RunFailure, UserError
 
@@ -117,3 +118,29 @@ def test_a_text_too_small_for_any_vocabulary_is_an_error_all_the_same(some: list
 def test_the_sample_is_spread_and_long_lines_are_cut() -> None:
     assert list(sample_lines((str(number) for number in range(10)), 100, 34)) == ["0", "3", "6", "9"]
     assert sum(map(len, sample_lines(["x" * 10_000], 1, 1))) == 10_000
+
+
+def test_a_tokenizer_that_is_there_is_taken_byte_by_byte(trained: tuple[str, bytes], tmp_path: Path) -> None:
+    kind, model = trained
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(model)
+    assert read_given_tokenizer(TokenizerConfig(kind=kind, file=str(path))) == Trained(model, 600)
+    check_given_tokenizer(TokenizerConfig())
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused(trained: tuple[str, bytes], tmp_path: Path) -> None:
+    kind, model = trained
+    path = tmp_path / "tokenizer.model"
+    config = TokenizerConfig(kind=kind, file=str(path))
+    with pytest.raises(UserError, match=r"tokenizer\.file: .*No such file"):
+        check_given_tokenizer(config)
+    path.write_bytes(b"\xff" * 40)
+    with pytest.raises(UserError, match="no SentencePiece model"):
+        check_given_tokenizer(config)
+    path.write_bytes(model.replace(b"<unk>", b"<UNK>"))
+    with pytest.raises(UserError, match="its pieces begin with <UNK>"):
+        check_given_tokenizer(config)
+    path.write_bytes(model)
+    other = "unigram" if kind == "bpe" else "bpe"
+    with pytest.raises(UserError, match=f"it is {kind}, and tokenizer.kind is {other}"):
+        check_given_tokenizer(TokenizerConfig(kind=other, file=str(path)))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from kit.errors import UserError
-from kit.flops import CONVENTIONS, DEFAULT_CONVENTION, ModelShape, flops_per_token, mfu, parameter_count
+from kit.flops import (
+    CONVENTIONS,
+    DEFAULT_CONVENTION,
+    ModelShape,
+    flops_per_token,
+    hardware_flops_per_token,
+    mfu,
+    parameter_count,
+)
 
 SMALL = ModelShape(layers=2, hidden=8, heads=2, kv_heads=1, head_dim=4, ffn=16, vocab=32, sequence_length=10)
 # A layer of SMALL: queries 8x8, keys and values 8x4 each, output 8x8 = 192; MLP 3 x 8x16 = 384.
@@ -26,6 +34,30 @@ OUTPUT = 32 * 8
 )
 def test_a_convention_gives_the_figure_worked_out_by_hand(convention: str, expected: float) -> None:
     assert flops_per_token(convention, SMALL) == expected
+
+
+@pytest.mark.parametrize(
+    ("convention", "selective", "full"),
+    [
+        # The forward pass of both layers once more, by hand; attention scores forward are 4 x keys x 8 a layer.
+        ("kaplan_6n", 0, 2 * (2 * LAYER + NORMS)),
+        ("palm", 2 * 4 * 10 * 8, 2 * (2 * LAYER + NORMS) + 2 * 4 * 10 * 8),
+        ("megatron", 2 * 4 * 10 * 8, 2 * 2 * LAYER + 2 * 4 * 10 * 8),
+        ("causal", 2 * 4 * 5.5 * 8, 2 * 2 * LAYER + 2 * 4 * 5.5 * 8),
+    ],
+)
+def test_hardware_flops_count_what_is_done_again(convention: str, selective: float, full: float) -> None:
+    model = flops_per_token(convention, SMALL)
+    assert hardware_flops_per_token(convention, SMALL, "none") == model
+    assert hardware_flops_per_token(convention, SMALL, "selective") == pytest.approx(model + selective)
+    assert hardware_flops_per_token(convention, SMALL, "full") == pytest.approx(model + full)
+
+
+def test_full_recomputation_is_the_factor_of_the_paper_where_the_vocabulary_does_not_count() -> None:
+    # Narayanan et al. 2021: 96 B s l h^2 (...) with full recomputation, 72 of them are the model's.
+    big = SMALL.model_copy(update={"layers": 1_000_000})
+    ratio = hardware_flops_per_token("megatron", big, "full") / flops_per_token("megatron", big)
+    assert ratio == pytest.approx(96 / 72, rel=1e-5)
 
 
 def test_megatrons_convention_is_the_formula_of_the_paper_for_the_model_of_the_paper() -> None:

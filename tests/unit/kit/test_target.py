@@ -29,9 +29,9 @@ def test_settle_leaves_no_auto(
     assert settled.items() <= values.items()
 
 
-def test_two_processes_fit_on_a_machine_of_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_processes_fit_on_a_machine_of_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    assert Target().settle(2, 0).devices_per_host == 2
+    assert Target().settle(4, 0).devices_per_host == 4
 
 
 def test_what_settle_keeps_is_what_the_file_said() -> None:

@@ -24,7 +24,8 @@ def test_the_key_follows_configuration_layout_parents_target_changes_and_repetit
     keys = [
         key(),
         key(sets=["seed=7"]),
-        key(sets=["layout.data=2"]),
+        key(sets=["engine=accelerate"]),
+        key(sets=["engine=accelerate", "layout.data=2"]),
         key(parents={"data": "sha256:b"}),
         key(target_sets=["threads_per_process=1"]),
         key(repeat=2),

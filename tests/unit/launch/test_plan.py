@@ -26,7 +26,12 @@ def test_plan_touches_nothing(slipway, folder: Path) -> None:
 
 
 def test_plan_says_configuration_layout_size_and_command(slipway) -> None:
-    code, out, _ = slipway("plan", "model.yaml", "--set", "layout.data=2", "--set", "optimizer.learning_rate=2e-3")
+    sets = [
+        word
+        for key in ("layout.data=2", "engine=accelerate", "optimizer.learning_rate=2e-3")
+        for word in ("--set", key)
+    ]
+    code, out, _ = slipway("plan", "model.yaml", *sets)
     assert code == 0
     assert "learning_rate: 0.002" in out
     assert "data 2: 2 ranks, 1 thread(s) each" in out
@@ -85,7 +90,7 @@ def test_parents_leave_the_configuration_and_can_be_named(folder: Path) -> None:
         (["budget.steps=none"], "budget.steps"),
         (["layout.tensor=4"], "model.kv_heads is 2"),
         (["layout.pipeline=3"], "model.layers is 2"),
-        (["layout.data=4"], "at most 2 ranks"),
+        (["layout.data=4", "engine=accelerate"], "at most 2 ranks"),
         (["stage=pretrian"], "did you mean `pretrain`"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_recipe_that_fits_is_left_alone(folder: Path) -> None:
 
 
 def test_a_recipe_falls_back_on_this_machine_and_says_so(folder: Path) -> None:
-    sets = ["layout.data=4", "engine=reference"]
+    sets = ["layout.data=4", "engine=accelerate"]
     changed, words = fall_back("model.yaml", "laptop", sets, target_sets=["devices_per_host=2"])
     assert changed == [*sets, "layout.data=2"]
     assert words[0] == "layout.data 4 -> 2: global batch 4 kept, 2 times the accumulation (1 -> 2 micro-batches a step)"
@@ -94,7 +94,9 @@ def test_a_recipe_falls_back_on_this_machine_and_says_so(folder: Path) -> None:
 def test_hosts_count_with_their_devices(folder: Path) -> None:
     target = "kind: ssh\nhosts: [a, b]\ndevices_per_host: 2\ndevice: cpu\n"
     (folder / "two.yaml").write_text(target)
-    changed, words = fall_back("model.yaml", "two.yaml", ["data.global_batch_samples=8", "layout.data=8"])
+    changed, words = fall_back(
+        "model.yaml", "two.yaml", ["data.global_batch_samples=8", "layout.data=8", "engine=accelerate"]
+    )
     assert changed[-1] == "layout.data=4"
     assert "memory not checked" in words[-1]
     assert make_plan("model.yaml", "two.yaml", changed).processes == 4
@@ -103,4 +105,4 @@ def test_hosts_count_with_their_devices(folder: Path) -> None:
 def test_what_fits_nowhere_is_said_before_anything_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launch.planner.fallback.device_memory_gib", lambda plan: 0.001)
     with pytest.raises(RunFailure, match=r"no layout of model\.yaml fits on 1 devices"):
-        fall_back("model.yaml", "laptop", ["layout.data=4"], target_sets=["devices_per_host=1"])
+        fall_back("model.yaml", "laptop", ["layout.data=4", "engine=accelerate"], target_sets=["devices_per_host=1"])

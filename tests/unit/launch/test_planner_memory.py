@@ -13,6 +13,7 @@ from launch.planner.activations import PUBLISHED, activation_bytes, kernels_of, 
 from launch.planner.memory import PARTS, predict_memory
 from launch.planner.runtime import GIB, table
 from launch.planner.states import adapter_parameters, megatron_parameters, zero_states
+from launch.planner.work import work_of
 from launch.planner.workload import Workload
 
 LLAMA_8B = ModelShape(
@@ -82,8 +83,12 @@ def test_a_layer_is_34_plus_5_a_s_over_h() -> None:
     assert layer_bytes_per_token(shape, PUBLISHED) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kv_heads", [2, 4])
-def test_the_reference_model_keeps_what_the_formula_says(kv_heads: int) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [{"kv_heads": 2}, {"kv_heads": 4}, {"family": "gpt2"}, {"family": "gpt2", "dropout": 0.1}],
+    ids=["groups", "every head", "gpt2", "dropout"],
+)
+def test_the_reference_model_keeps_what_the_formula_says(model: dict[str, Any]) -> None:
     """Counts the storages that autograd keeps, parameters left out."""
     import torch
     import torch.nn.functional as F
@@ -91,9 +96,9 @@ def test_the_reference_model_keeps_what_the_formula_says(kv_heads: int) -> None:
     from recipes.model.config import ModelConfig
     from recipes.model.gpt import Gpt
 
-    config = ModelConfig(layers=2, hidden=128, heads=4, kv_heads=kv_heads, ffn=352, vocab=64)
-    model, tokens = Gpt(config), torch.zeros(2, 32, dtype=torch.long)
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    config = ModelConfig(layers=2, hidden=128, heads=4, ffn=352, **model).with_vocab(64, 32)
+    module, tokens = Gpt(config), torch.zeros(2, 32, dtype=torch.long)
+    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -102,12 +107,13 @@ def test_the_reference_model_keeps_what_the_formula_says(kv_heads: int) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())
+        loss = F.cross_entropy(module(tokens).flatten(0, 1), tokens.flatten())
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del loss
     shape = config.shape(32)
-    kernels = kernels_of("reference", "cpu", "fp32")
+    kernels = kernels_of("reference", "cpu", "fp32", gated=shape.gated, dropout=config.dropout > 0)
     predicted = activation_bytes(shape, kernels, Layout(), 2, 1) + 2 * 32 * (kernels.norm * shape.hidden + 4 * 64)
+    predicted += 2 * 32 * kernels.mask * shape.hidden  # of the embeddings' dropout
     assert predicted == pytest.approx(measured, rel=0.02)
 
 
@@ -120,6 +126,53 @@ def test_parameters_of_pipeline_stages_and_tensor_ranks_add_up() -> None:
         assert megatron_parameters(shape, 1, 1, 0) == parameter_count(shape)
         halves = 2 * megatron_parameters(shape, 2, 1, 0)
         assert halves == parameter_count(shape) + (2 * shape.layers + 1) * shape.hidden, "norms are on both"
+
+
+def test_parameters_of_gpt2s_ranks_add_up() -> None:
+    shape = LLAMA_8B.model_copy(update={"kv_heads": 32, "gated": False, "biased": True, "positions": 8192})
+    assert sum(megatron_parameters(shape, 1, 4, stage) for stage in range(4)) == parameter_count(shape)
+    whole_on_both = (2 * shape.layers + 1) * 2 * shape.hidden + 2 * shape.layers * shape.hidden
+    whole_on_both += shape.positions * shape.hidden
+    assert 2 * megatron_parameters(shape, 2, 1, 0) == parameter_count(shape) + whole_on_both
+
+
+def test_recomputation_keeps_the_layers_inputs_and_one_layer() -> None:
+    kernels = kernels_of("megatron", "cuda", "bf16")
+    layout = Layout(tensor=2, sequence=True, pipeline=4)
+    one = activation_bytes(LLAMA_8B.model_copy(update={"layers": 1}), kernels, Layout(tensor=2, sequence=True), 1, 1)
+    entry = 8192 * 2 * LLAMA_8B.hidden / 2
+    full = activation_bytes(LLAMA_8B, kernels, layout, 1, 100, recompute="full")
+    assert full == pytest.approx(32 * entry + one), "four micro-batches of eight layers each on the first stage"
+    kept = activation_bytes(LLAMA_8B, kernels, layout, 1, 100)
+    selective = activation_bytes(LLAMA_8B, kernels, layout, 1, 100, recompute="selective")
+    assert full < selective < kept
+    recomputed = load(parts={"recompute": "full"})
+    assert total(recomputed) < total(load())
+    assert work_of(recomputed)[0].flops == pytest.approx(work_of(load())[0].flops * 4 / 3)
+
+
+def test_precisions_differ_in_the_bytes_of_weights() -> None:
+    big = load(shape=LLAMA_8B)
+    parts = {name: predict_memory(replace(big, precision=name)) for name in ("fp32", "bf16", "fp16", "fp8")}
+    states = {name: {key: memory.parts[key] for key in PARTS[:3]} for name, memory in parts.items() if memory}
+    count = parameter_count(LLAMA_8B)
+    assert {name: sum(sizes.values()) / count for name, sizes in states.items()} == pytest.approx(
+        {"fp32": 16, "bf16": 18, "fp16": 18, "fp8": 20}
+    )
+
+
+def test_a_checkpoint_is_copied_to_the_hosts_memory_first() -> None:
+    often = {"checkpoint": {"every_steps": 10}}
+    on_cuda = predict_memory(load(parts=often))
+    assert on_cuda is not None
+    assert on_cuda.offloaded == 14 * parameter_count(SMALL)
+    assert total(load(parts=often)) == total(load()), "the device holds none of it"
+    on_cpu = load(device="cpu", precision="fp32")
+    assert total(replace(on_cpu, parts=often)) == total(on_cpu) + 12 * parameter_count(SMALL)
+    assert total(replace(on_cpu, parts={"checkpoint": {"every_steps": None}})) == total(on_cpu)
+    shared = predict_memory(load(parts=often, layout=Layout(data=2)))
+    assert shared is not None
+    assert shared.offloaded == (14 / 2 + 12) * parameter_count(SMALL), "moments are gathered whole, then shared"
 
 
 def test_adapters_are_counted_as_peft_counts_them() -> None:

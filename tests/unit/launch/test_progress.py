@@ -42,6 +42,15 @@ def test_total_steps() -> None:
     assert total_steps({}) is None
 
 
+def test_a_budget_in_tokens_has_the_steps_that_the_run_itself_tells() -> None:
+    config = {"budget": {"tokens": "chinchilla"}}
+    began = [{"event": "started"}, {"event": "training_began", "first_step": 1, "steps": 41}]
+    assert total_steps(config) is None
+    assert total_steps({"budget": "chinchilla"}) is None
+    assert total_steps(config, began) == 41
+    assert total_steps(config, [*began, {"event": "training_began", "first_step": 9, "steps": 50}]) == 50
+
+
 def test_events_in_words() -> None:
     assert describe_event({"event": "progress", "block": "clean", "done": 3, "total": 8}) == "clean 3/8"
     assert describe_event({"event": "started"}) == "running"

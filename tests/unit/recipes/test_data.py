@@ -5,7 +5,7 @@ import pytest
 import real_text
 
 from kit.errors import UserError
-from recipes.data import SampleStream, batches
+from recipes.data import SampleStream, batches, documents_of, join_batches
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +53,45 @@ def test_another_seed_gives_another_order(stream: SampleStream) -> None:
 def test_a_split_that_is_too_short_is_refused() -> None:
     with pytest.raises(UserError, match="64 tokens"):
         SampleStream(real_text.byte_tokens()[:64], sequence_length=64, seed=0)
+
+
+NEWLINE = ord("\n")
+
+
+def test_documents_end_with_their_end_token() -> None:
+    stream = SampleStream(real_text.byte_tokens()[:5000], 64, seed=7, eod_id=NEWLINE)
+    batch = stream.batch(1, 0, 8)
+    assert batch.documents is not None
+    for tokens, documents in zip(batch.tokens, batch.documents, strict=True):
+        lines = [list(tokens[documents == n]) for n in range(documents.max() + 1)]
+        assert [token for line in lines for token in line] == list(tokens)
+        assert all(line[-1] == NEWLINE for line in lines[:-1])
+        assert all(NEWLINE not in line[:-1] for line in lines)
+    assert batch.documents.max() > 1, "a sample with several lines, or the test says little"
+
+
+def test_without_an_end_token_a_sample_is_one_text(stream: SampleStream) -> None:
+    batch = stream.batch(1, 0, 2)
+    assert batch.documents is None
+    assert batch.sources is None
+
+
+def test_an_end_token_in_the_last_place_ends_no_document_of_the_sample() -> None:
+    np.testing.assert_array_equal(documents_of(np.array([[9, 1, 2, 9]]), 9), [[0, 1, 1, 1]])
+
+
+def test_pieces_of_a_batch_join_to_the_batch() -> None:
+    batch = SampleStream(real_text.byte_tokens()[:5000], 64, seed=7, eod_id=NEWLINE).batch(3, 0, 8)
+    pieces = list(batch.pieces(2))
+    assert [len(piece.tokens) for piece in pieces] == [2, 2, 2, 2]
+    joined = join_batches(pieces)
+    for name in ("tokens", "labels", "documents"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(batch, name))
+
+
+def test_many_streams_keep_their_orders() -> None:
+    streams = [SampleStream(real_text.byte_tokens()[:5000], 64, seed=seed) for seed in range(20)]
+    orders = [stream.epoch_order(0) for stream in streams]
+    assert all(
+        order is not None and list(order) == list(s.epoch_order(0)) for order, s in zip(orders, streams, strict=True)
+    )

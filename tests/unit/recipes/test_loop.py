@@ -14,9 +14,11 @@ from kit.errors import RunFailure
 from kit.metrics import StepRecord
 from recipes.data import batches
 from recipes.distributed.processes import Processes
-from recipes.loop import Clock, Course, Speed, train
+from recipes.instability import Watch
+from recipes.loop import Clock, Course, Parts, Speed, StepEnd, train
 from recipes.schedule import ScheduleConfig
 from recipes.training.communication import Fixed
+from recipes.training.config import InstabilityConfig
 
 NO_COMMUNICATION = Fixed(0.0)
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"), threads=1)
@@ -27,15 +29,19 @@ class Journal:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.checkpoints: list[int] = []
+        self.settled: list[int] = []
         self.validations, self.asked, self.stop_after = 0, 0, stop_after
 
     def validate(self) -> float:
         self.validations += 1
         return 1.5
 
-    def stop(self) -> bool:
+    def settle(self) -> None:
+        self.settled.append(len(self.checkpoints))
+
+    def agree(self, communication_seconds: float | None) -> StepEnd:
         self.asked += 1
-        return self.asked == self.stop_after
+        return StepEnd(self.asked == self.stop_after, communication_seconds, 0.5)
 
 
 class Quarter:
@@ -64,12 +70,13 @@ def records(
             highest_rate=rate,
             **settings,
         ),
-        Speed(flops_per_token=1e6, peak_flops_per_second=1e12),
+        Speed(flops_per_token=1e6, peak_flops_per_second=1e12, hardware_flops_per_token=1.25e6),
+        watch=Watch(InstabilityConfig()),
         validate=journal.validate,
         checkpoint=journal.checkpoints.append,
-        stop_agreed=journal.stop,
+        settle=journal.settle,
+        agree=journal.agree,
         clock=clock,
-        peak_memory_gib=lambda: 0.5,
     )
 
 
@@ -79,10 +86,34 @@ def test_records_say_what_the_step_did() -> None:
     assert [record.learning_rate for record in done][:2] == [0.0005, 0.001]
     assert done[-1].tokens_total == 6 * 512
     for record in done:
-        parts = record.data_seconds + record.compute_seconds + record.checkpoint_seconds + record.evaluation_seconds
-        assert parts == pytest.approx(record.step_seconds, abs=0.01)
         assert record.mfu == pytest.approx(record.tokens_per_second * 1e6 / 1e12)
+        assert record.hfu == pytest.approx(1.25 * record.mfu)
+        assert (record.peak_memory_gib, record.skipped_steps) == (0.5, 0)
     assert done[-1].loss < done[0].loss
+
+
+PARTS = ("data", "compute", "communication", "checkpoint", "evaluation", "idle")
+
+
+def test_the_parts_of_the_time_add_up_to_all_of_it() -> None:
+    done, going = [], records(Journal(), clock=Quarter(), checkpoint_every=2, validate_every=2)
+    began = time.perf_counter()
+    for record in going:
+        time.sleep(0.02)
+        done.append(record)
+    whole = time.perf_counter() - began
+    for record in done:
+        parts = [getattr(record, f"{part}_seconds") for part in PARTS]
+        assert min(parts) >= 0
+        assert sum(parts) == pytest.approx(record.step_seconds, rel=1e-12)
+    assert min(record.idle_seconds for record in done[1:]) >= 0.02, "whoever writes the records takes time too"
+    assert 0.02 * len(done) < sum(record.step_seconds for record in done) < whole, "no time is counted twice"
+
+
+def test_a_rank_that_waits_less_than_the_mean_has_no_negative_part() -> None:
+    times = Parts(data=0.1, training=1.0, communication=1.2, checkpoint=0.0, evaluation=0.0).of(1.5)
+    assert (times["communication_seconds"], times["compute_seconds"]) == (1.0, 0.0)
+    assert times["idle_seconds"] == pytest.approx(0.4)
 
 
 def test_communication_is_a_part_of_the_step_and_not_of_its_computation() -> None:
@@ -103,6 +134,7 @@ def test_checkpoints_and_validation_come_when_due() -> None:
     journal = Journal()
     done = list(records(journal, checkpoint_every=2, validate_every=3))
     assert journal.checkpoints == [2, 4, 6]
+    assert journal.settled == [0, 1, 1, 2, 2, 3], "after every step, and after a checkpoint that is due"
     assert [record.step for record in done if record.validation_loss is not None] == [3], "the last one is the stage's"
 
 
