@@ -83,16 +83,21 @@ class RotarySelfAttention(SelfAttention):
             return output
         packed, _ = self.linear_qkv(hidden_states)
         cosines, sines = TABLES.of(angles)
-        mixed = RotaryAttentionFunction.apply(
-            packed, cosines, sines, self.num_query_groups_per_partition, self.core_attention.scale
-        )
+        groups, scale = self.num_query_groups_per_partition, self.core_attention.scale
+
+        def attend(packed: Tensor) -> Tensor:
+            mixed: Tensor = RotaryAttentionFunction.apply(packed, cosines, sines, groups, scale)
+            return mixed
+
+        again = self.checkpoint_core_attention and self.training
+        mixed = tensor_parallel.checkpoint(attend, False, packed) if again else attend(packed)
         projected: Output = self.linear_proj(mixed)
         return projected
 
     def _is_simple(self, hidden_states: Tensor) -> bool:
         dropout = self.training and self.config.attention_dropout > 0
         alone = self.pg_collection.cp.size() == 1
-        return is_plain(hidden_states) and alone and not dropout and not self.checkpoint_core_attention
+        return is_plain(hidden_states) and alone and not dropout
 
 
 class GptModel(GPTModel):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import real_text
 import torch
+import transformers
 
 from kit.config import digest, dump, parse, to_data
 from kit.errors import RunFailure, UserError
@@ -195,6 +196,8 @@ def test_what_is_there_is_replaced_only_if_it_is_an_export_and_that_is_wanted(
 def test_logits_are_compared_on_held_out_text(
     tmp_path: Path, run: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # `python -m recipes.export` has it from recipes.quiet, which another test's import of transformers can precede.
+    transformers.utils.logging.disable_progress_bar()
     export = partial(told, capsys, str(run.path), "--verify", "--to")
     try:
         for dtype in ("fp32", "bf16"):
