@@ -10,11 +10,7 @@ What every key means is in docs/benchmarks-data.md.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +18,8 @@ from benchmarks.data import end_to_end, parts, stages
 from benchmarks.data.corpus import Corpus, build_corpus, own_corpus
 from benchmarks.data.measured import ROOT, one_core, run
 from benchmarks.data.sides import Sides
+from benchmarks.program import measure_and_print
 from infra import peer_environment
-from kit.errors import SlipwayError
 
 CACHE = ROOT / ".cache" / "bench-data"
 # What needs a known truth or the gold texts is null where those are missing; these keys are there in any case.
@@ -103,20 +99,10 @@ def _parts(arguments: argparse.Namespace, sides: Sides, corpus: Corpus) -> list[
 
 
 def main(given: list[str]) -> int:
-    """Measures and prints; 2 after a UserError, 1 after another failure."""
+    """Measures and prints; the exit code of a SlipwayError after one."""
     arguments = arguments_of(given)
     arguments.cache = arguments.cache.resolve()
-    began = time.monotonic()
-    try:
-        arguments.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=arguments.cache, prefix="work-") as folder:
-            result = measure(arguments, Path(folder))
-    except SlipwayError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    result |= {"minutes": round((time.monotonic() - began) / 60, 1), "cores": os.cpu_count()}
-    print(json.dumps(result))
-    return 0
+    return measure_and_print(arguments.cache, lambda folder: measure(arguments, folder))
 
 
 if __name__ == "__main__":

@@ -10,17 +10,13 @@ The last line is JSON. What every key means is in docs/benchmarks-pretrain.md.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.pretrain import layouts, speed, stall, two
 from benchmarks.pretrain.cases import CACHE, CASES, TINY, Case, text_run
-from kit.errors import SlipwayError
+from benchmarks.program import measure_and_print
 from kit.hardware import available_cores
 from kit.run.directory import RunDirectory
 
@@ -106,25 +102,19 @@ def arguments_of(given: list[str]) -> argparse.Namespace:
 def main(given: list[str]) -> int:
     """Measures and prints; the exit code of a SlipwayError after one."""
     arguments = arguments_of(given)
-    began = time.monotonic()
-    arguments.cache.mkdir(parents=True, exist_ok=True)
+    return measure_and_print(arguments.cache, lambda folder: measure(arguments, folder))
+
+
+def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """The parts that are asked for; the keys of the others are null."""
     cases = dict.fromkeys(CASES, TINY) if arguments.quick else CASES
     result: dict[str, Any] = {"benchmark": "pretrain", "quick": arguments.quick}
     result |= dict.fromkeys(key for keys in KEYS.values() for key in keys)
-    try:
-        text = text_run(arguments.cache)
-        with tempfile.TemporaryDirectory(dir=arguments.cache, prefix="work-") as work:
-            bench = Bench(
-                QUICK if arguments.quick else FULL, cases, arguments.threads, arguments.cache, text, Path(work)
-            )
-            for part in arguments.parts:
-                result |= getattr(bench, part)()
-    except SlipwayError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    result |= {"minutes": round((time.monotonic() - began) / 60, 1), "cores": os.cpu_count()}
-    print(json.dumps(result))
-    return 0
+    size, text = QUICK if arguments.quick else FULL, text_run(arguments.cache)
+    bench = Bench(size, cases, arguments.threads, arguments.cache, text, work)
+    for part in arguments.parts:
+        result |= getattr(bench, part)()
+    return result
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from kit.errors import UserError
 from kit.files import atomic_write
@@ -26,6 +24,7 @@ from recipes.training.budget import with_steps
 from recipes.training.config import TrainingConfig
 from recipes.training.export import check_difference, export_difference, export_model
 from recipes.training.facts import job_facts
+from recipes.training.source import Source
 from recipes.training.steps import Steps
 from recipes.training.streams import Streams
 
@@ -60,11 +59,9 @@ class LanguageModelTraining:
         config: The recipe.
         run: Its run directory.
         datasets: Checked shards by their parent's name, of one tokenizer.
-        model: The model, vocabulary filled in.
-        first_weights: Whole tensors by Hugging Face name, to start from.
+        source: The model, vocabulary filled in, and the weights that it starts from.
         processes: The job.
         export: Whether to write Hugging Face directories, before and after.
-        positions: Longest sequence that the first weights were made for; an export says the longest of all training.
 
     Raises:
         UserError: If shards, model, layout, budget and processes don't fit together.
@@ -75,20 +72,19 @@ class LanguageModelTraining:
         config: TrainingConfig,
         run: RunDirectory,
         datasets: Mapping[str, Dataset],
-        model: ModelConfig,
-        first_weights: Callable[[str], torch.Tensor],
+        source: Source,
         processes: Processes,
         *,
         export: bool,
-        positions: int = 0,
     ) -> None:
-        dataset = next(iter(datasets.values()))
+        dataset, model = next(iter(datasets.values())), source.model
         _check(config, dataset, model, processes)
         self.shape = model.shape(config.data.sequence_length)
         config = with_steps(config, self.shape)
         self.config, self.run, self.dataset, self.model, self.processes = config, run, dataset, model, processes
-        self.first_weights, self.export = first_weights, export
-        self.positions = max(positions, config.data.sequence_length)
+        self.source, self.export = source, export
+        # An export says the longest sequence of all training.
+        self.positions = max(source.positions, config.data.sequence_length)
         self.dtype = choose_dtype(config.precision, processes.device)
         self.per_token = flops_per_token(config.logging.flops_convention, self.shape)
         self.hardware_per_token = hardware_flops_per_token(
@@ -162,7 +158,7 @@ class LanguageModelTraining:
         return self.engine.mean_loss([stream.batch(0, start, start + share)])
 
     def _begin(self) -> dict[str, float]:
-        self.engine.load_weights(self.first_weights)
+        self.engine.load_weights(self.source.weights)
         if self.export:
             self._write_model("untrained")
         before = self.validation_loss()

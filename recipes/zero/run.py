@@ -20,13 +20,4 @@ def run(config: ZeroConfig, run: RunDirectory) -> None:
     """
     datasets = open_datasets(run, config.data.blend)
     source = find_source(config, run, next(iter(datasets.values())))
-    LanguageModelTraining(
-        config,
-        run,
-        datasets,
-        source.model,
-        source.weights,
-        join(run.target_path),
-        export=config.export,
-        positions=source.positions,
-    ).go()
+    LanguageModelTraining(config, run, datasets, source, join(run.target_path), export=config.export).go()

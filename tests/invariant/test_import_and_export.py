@@ -79,8 +79,8 @@ def train(processes: Processes, path: str) -> None:
     run = RunDirectory.open(Path(path))
     config = parse(PretrainConfig, run.config(), "config.yaml")
     datasets = open_datasets(run, config.data.blend)
-    model, weights, positions = find_source(config, datasets["data"])
-    LanguageModelTraining(config, run, datasets, model, weights, processes, export=True, positions=positions).go()
+    source = find_source(config, datasets["data"])
+    LanguageModelTraining(config, run, datasets, source, processes, export=True).go()
 
 
 def export_and_compare(processes: Processes, path: str, target: str) -> float:

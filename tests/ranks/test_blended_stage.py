@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +57,15 @@ def make_run(root: Path, parents: dict[str, Path], **data: Any) -> RunDirectory:
 
 def train(processes: Processes, path: str, stop_after: int) -> None:
     """Trains as the stage does; as if somebody asked it to stop in step `stop_after`."""
-    from recipes.model.init import first_tensor
+    from recipes.pretrain.source import find_source
     from recipes.stop import STOP, Stopped
     from recipes.training.language_model import LanguageModelTraining
 
     run = RunDirectory(Path(path))
     config = parse(PretrainConfig, run.config(), "config.yaml")
     datasets = open_datasets(run, config.data.blend)
-    assert config.model is not None
-    card = next(iter(datasets.values())).card
-    model = config.model.with_vocab(card.tokenizer.vocab_size, config.data.sequence_length)
-    weights = partial(first_tensor, model, config.seed)
-    training = LanguageModelTraining(config, run, datasets, model, weights, processes, export=False)
+    source = find_source(config, next(iter(datasets.values())))
+    training = LanguageModelTraining(config, run, datasets, source, processes, export=False)
     step_of = training.engine.train_step
 
     def watched(batch: Any, rate: float) -> Any:
