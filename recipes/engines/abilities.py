@@ -115,24 +115,33 @@ def check_abilities(wanted: Wanted, device: str | None = None) -> None:
     able = ABILITIES.get(wanted.engine, Abilities())
     if able.one_process and wanted.ranks > 1:
         raise _refusal(
-            wanted, f"in a job of {wanted.ranks} processes", "set engine=megatron, or every degree of layout to 1"
+            wanted,
+            f"in a job of {wanted.ranks} processes",
+            "one process: it is the plain engine that the others are compared with",
+            "set engine=megatron, or every degree of layout to 1",
         )
     if wanted.precision not in able.precisions:
         raise _refusal(
             wanted,
             f"with precision {wanted.precision}",
+            f"precision {' or '.join(able.precisions)}",
             f"set precision={able.precisions[-1]}, or {_able('precision', wanted)}",
         )
     if wanted.family and wanted.family not in able.families:
-        raise _refusal(wanted, f"with model.family {wanted.family}", _able("family", wanted))
+        families = f"model.family {' or '.join(able.families)}"
+        raise _refusal(wanted, f"with model.family {wanted.family}", families, _able("family", wanted))
     if wanted.recompute != "none" and not able.recompute:
-        raise _refusal(wanted, f"with recompute {wanted.recompute}", f"set recompute=none, or {_able('', wanted)}")
+        action = f"set recompute=none, or {_able('', wanted)}"
+        raise _refusal(wanted, f"with recompute {wanted.recompute}", "none: it keeps every activation", action)
     if wanted.dropout and not able.dropout:
         # Masks that a stop and a resume would change: the run after it would not be the run without it.
-        raise _refusal(wanted, f"with model.dropout {wanted.dropout:g}", f"set model.dropout=0, or {_able('', wanted)}")
+        action = f"set model.dropout=0, or {_able('', wanted)}"
+        raise _refusal(
+            wanted, f"with model.dropout {wanted.dropout:g}", "0: its masks would change by a resume", action
+        )
     if wanted.reset_attention and not able.reset_attention:
         action = f"set data.reset_attention=false, or {_able('', wanted)}"
-        raise _refusal(wanted, "with data.reset_attention", action)
+        raise _refusal(wanted, "with data.reset_attention", "whole samples: it takes no mask of documents", action)
     _check_device(wanted, device)
 
 
@@ -153,8 +162,8 @@ def _check_device(wanted: Wanted, device: str | None) -> None:
         )
 
 
-def _refusal(wanted: Wanted, words: str, action: str) -> UserError:
-    return UserError(f"engine {wanted.engine} {words}", expected="what this engine can do", action=action)
+def _refusal(wanted: Wanted, words: str, expected: str, action: str) -> UserError:
+    return UserError(f"engine {wanted.engine} {words}", expected=expected, action=action)
 
 
 def _able(key: str, wanted: Wanted) -> str:

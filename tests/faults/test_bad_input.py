@@ -22,12 +22,18 @@ def assert_three_parts(output: str) -> None:
     assert "Traceback" not in output
 
 
+THREE_RANKS = [
+    word for key in ("engine=megatron", "layout.data=3", "data.global_batch_samples=6") for word in ("--set", key)
+]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--set", "optimizer.learning_rat=1"], "did you mean `learning_rate`"),
         (["--set", "layout.tensor=3"], "layout.tensor is 3"),
-        (["--set", "layout.data=3", "--set", "data.global_batch_samples=6"], "needs 3 processes"),
+        (["--set", "layout.data=3", "--set", "data.global_batch_samples=6"], "one process"),
+        ([*THREE_RANKS, "--target-set", "devices_per_host=2"], "needs 3 processes"),
         (["--set", "stage=pretrian"], "did you mean `pretrain`"),
         (["--parent", "data=no-such-run"], "no run fits 'no-such-run'"),
         (["--on", "laptpo"], "did you mean `laptop`"),
