@@ -206,7 +206,7 @@ def test_a_model_of_another_family_gets_the_marks_that_it_lacks(tmp_path: Path, 
     result = told(run)
     assert result["added_tokens"] == ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
     assert result["loss_after"] < result["loss_before"]
-    assert result["flops_convention"] == "kaplan_6n"
+    assert result["flops_convention"] == "megatron", "the sizes of a GPT-2 are known"
     assert result["export_max_logit_difference"] < 1e-4
     model, tokenizer = load_model(run.artifacts / "model")
     before, _ = load_model(directory)

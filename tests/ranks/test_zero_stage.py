@@ -89,9 +89,7 @@ def train(processes: Processes, path: str, stop_at: int = 0) -> bool:
     config = parse(ZeroConfig, run.config(), "config.yaml")
     datasets = open_datasets(run, config.data.blend)
     source = find_source(config, run, datasets["data"])
-    training = Told(
-        config, run, datasets, source.model, source.weights, processes, export=True, positions=source.positions
-    )
+    training = Told(config, run, datasets, source, processes, export=True)
     try:
         training.go()
     except Stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import chat_model
@@ -10,13 +11,14 @@ import pytest
 
 from kit.config import load, parse
 from kit.errors import UserError
-from recipes.chat.generation import load_tokenizer
+from recipes.chat.generation import load_model, load_tokenizer
 from recipes.chat.template import ChatTemplate, Message
 from recipes.data import IGNORED, batches
 from recipes.instructions.encode import ConversationStream, Encoded, encode_conversations, padded_batch, rank_batches
 from recipes.instructions.read import Conversation, read_instructions
 from recipes.instructions.sample import make_sample
 from recipes.sft.config import SftConfig
+from recipes.sft.model import Source, count_flops
 from recipes.sft.outcome import answer_rows, contained_share, contains_reference
 from recipes.sft.tuning import encode_data
 
@@ -183,3 +185,15 @@ def test_the_demo_has_answers_of_both_styles_and_facts_that_are_told_apart() -> 
     for (topic, fact), reference in facts.items():
         others = [other for (name, key), other in facts.items() if name == topic and key != fact]
         assert not any(contains_reference(other, reference) for other in others), (topic, fact, reference)
+
+
+def test_flops_of_an_unknown_family_count_its_parameters_alone(tmp_path: Path) -> None:
+    directory = chat_model.write_model_without_marks(tmp_path / "model")
+    model, tokenizer = load_model(directory)
+    source = Source(directory, model, ChatTemplate(tokenizer, 0, {}, 0), ())
+    assert count_flops(source, "megatron", 96)[0] == "megatron"
+    (directory / "config.json").write_text('{"model_type": "mamba"}')
+    embedding = model.get_input_embeddings().weight
+    assert model.get_output_embeddings().weight is embedding
+    others = sum(parameter.numel() for parameter in model.parameters()) - embedding.numel()
+    assert count_flops(source, "megatron", 96) == ("kaplan_6n", 6.0 * others)
