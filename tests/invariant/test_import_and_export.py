@@ -9,12 +9,10 @@ import pytest
 import real_text
 import torch
 from rank_processes import run_on_ranks
+from stage_run import write_run
 
-from kit.config import digest, dump, parse, to_data
+from kit.config import parse
 from kit.run.directory import RunDirectory
-from kit.run.events import now
-from kit.run.manifest import Manifest, Parent, write_manifest
-from kit.target import Target
 from recipes.dataset import open_datasets
 from recipes.distributed.processes import Processes
 from recipes.model.config import ModelConfig
@@ -62,13 +60,7 @@ def make_run(root: Path, data: Path, model: ModelConfig, precision: str) -> RunD
         "logging": {"peak_seconds": 0.01},
     }
     config = parse(PretrainConfig, recipe, "test")
-    run = RunDirectory.create(root, "pretrain", config.name)
-    run.config_path.write_text(dump(config))
-    run.target_path.write_text(dump(Target(device="cpu", threads_per_process=1).settle(4, 0)))
-    of = {"data": Parent(run_id="data", path=str(data), digest="sha256:0")}
-    facts: dict[str, Any] = {"stage": "pretrain", "name": config.name, "created": now(), "key": "sha256:0"}
-    write_manifest(run, Manifest(run_id=run.id, parents=of, config_digest=digest(to_data(config)), **facts))
-    return run
+    return write_run(root, config, {"data": data})
 
 
 def train(processes: Processes, path: str) -> None:

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import real_text
 from rank_processes import run_on_ranks
+from stage_run import write_run
 
-from kit.config import digest, dump, load, parse, to_data
+from kit.config import load, parse, to_data
 from kit.errors import UserError
 from kit.metrics import read_metrics
 from kit.run.directory import RunDirectory
-from kit.run.events import now, read_events
-from kit.run.manifest import Manifest, Parent, write_manifest
-from kit.target import Target
+from kit.run.events import read_events
 from kit.tokens.card import CARD_NAME, read_card, write_card
 from kit.tokens.check import check_shards
 from recipes.dataset import open_datasets
@@ -46,13 +45,7 @@ def make_run(root: Path, parents: dict[str, Path], **data: Any) -> RunDirectory:
     changed["data"] |= {"blend": {"code": 3, "notes": 1}} | data
     changed |= {"validation": {"every_steps": 4, "samples": 8}, "layout": {"data": 2}}
     config = parse(PretrainConfig, changed, "recipe.yaml")
-    run = RunDirectory.create(root, "pretrain", config.name)
-    run.config_path.write_text(dump(config))
-    run.target_path.write_text(dump(Target(device="cpu", threads_per_process=1).settle(config.layout.world_size, 0)))
-    named = {name: Parent(run_id=name, path=str(path), digest="sha256:0") for name, path in parents.items()}
-    facts: dict[str, Any] = {"stage": "pretrain", "name": config.name, "created": now(), "key": "sha256:0"}
-    write_manifest(run, Manifest(run_id=run.id, parents=named, config_digest=digest(to_data(config)), **facts))
-    return run
+    return write_run(root, config, parents)
 
 
 def train(processes: Processes, path: str, stop_after: int) -> None:

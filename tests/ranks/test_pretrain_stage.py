@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 import real_text
+from stage_run import write_run
 
-from kit.config import digest, dump, load, to_data
+from kit.config import load
 from kit.metrics import read_metrics
 from kit.run.directory import RunDirectory
-from kit.run.events import RunState, now, read_events, state_of
-from kit.run.manifest import Manifest, Parent, write_manifest
-from kit.target import Target
+from kit.run.events import RunState, read_events, state_of
 from recipes.pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,23 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_run(root: Path, data: Path, *sets: str) -> RunDirectory:
     config = load(PretrainConfig, ROOT / "recipes" / "pretrain" / "tiny.yaml", sets)
-    run = RunDirectory.create(root, "pretrain", config.name)
-    run.config_path.write_text(dump(config))
-    run.target_path.write_text(dump(Target(device="cpu", threads_per_process=1).settle(config.layout.world_size, 0)))
-    parents = {"data": Parent(run_id="data", path=str(data), digest="sha256:0")}
-    write_manifest(
-        run,
-        Manifest(
-            run_id=run.id,
-            stage="pretrain",
-            name=config.name,
-            created=now(),
-            parents=parents,
-            config_digest=digest(to_data(config)),
-            key="sha256:0",
-        ),
-    )
-    return run
+    return write_run(root, config, {"data": data})
 
 
 def start(run: RunDirectory, processes: int) -> subprocess.Popen[bytes]:

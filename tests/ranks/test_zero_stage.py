@@ -14,14 +14,13 @@ import pytest
 import real_text
 import torch
 from rank_processes import ROOT, run_on_ranks
+from stage_run import write_run
 
-from kit.config import digest, dump, load, parse, to_data
+from kit.config import load, parse
 from kit.errors import UserError
 from kit.metrics import read_metrics
 from kit.run.directory import RunDirectory
-from kit.run.events import now, read_events
-from kit.run.manifest import Manifest, Parent, write_manifest
-from kit.target import Target
+from kit.run.events import read_events
 from recipes.data import IGNORED, Batch, SampleStream
 from recipes.dataset import open_dataset, open_datasets
 from recipes.distributed.processes import Processes
@@ -64,13 +63,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make_run(root: Path, parents: dict[str, Path], *sets: str) -> RunDirectory:
     named = [f"parents.{name}=last:any" for name in parents]
     config = load(ZeroConfig, ROOT / "recipes" / "zero" / "tiny.yaml", [*SETS, *named, *sets])
-    run = RunDirectory.create(root, "zero", config.name)
-    run.config_path.write_text(dump(config))
-    run.target_path.write_text(dump(Target(device="cpu", threads_per_process=1).settle(config.layout.world_size, 0)))
-    of = {name: Parent(run_id=name, path=str(path), digest="sha256:0") for name, path in parents.items()}
-    facts: dict[str, Any] = {"stage": "zero", "name": config.name, "created": now(), "key": "sha256:0"}
-    write_manifest(run, Manifest(run_id=run.id, parents=of, config_digest=digest(to_data(config)), **facts))
-    return run
+    return write_run(root, config, parents)
 
 
 def train(processes: Processes, path: str, stop_at: int = 0) -> bool:
